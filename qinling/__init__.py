@@ -1,0 +1,1 @@
+"""Qinling: functions as a service for OpenStack."""

@@ -1,0 +1,38 @@
+"""The WSGI application: middleware and controllers, in order, on one screen."""
+
+from typing import TYPE_CHECKING
+
+import pecan
+from oslo_config import cfg
+from oslo_middleware import cors, http_proxy_to_wsgi
+
+from qinling import policies
+from qinling.api.controllers import root
+from qinling.api.middleware import auth, body, errors, health, request_id
+from qinling.db import api as db_api
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+    from qinling.rpc import EngineNotifier
+
+
+def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> "WSGIApplication":
+    """The application over a database and whatever tells an engine."""
+    application: WSGIApplication = pecan.make_app(
+        root.RootController(conf, db, engine),
+        debug=False,
+        # A suffix in a URL is a part of a name.
+        guess_content_type_from_ext=False,
+        force_canonical=False,
+    )
+    # From the inside out: the last one sees a request first.
+    application = body.JsonBody(application)
+    application = auth.guard(application, conf, policies.Enforcer(conf))
+    application = health.Health(application, conf, db)
+    if conf.oslo_middleware.enable_proxy_headers_parsing:
+        application = http_proxy_to_wsgi.HTTPProxyToWSGI(application, conf)
+    if conf.cors.allowed_origin:
+        application = cors.CORS(application, conf)
+    application = request_id.RequestId(application)
+    return errors.Errors(application)

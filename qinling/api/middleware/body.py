@@ -1,0 +1,153 @@
+"""Bodies: no larger than their route allows, and nothing but a JSON object.
+
+What WSME makes of a list, of deep nesting, of bytes that are no UTF-8 or of a
+null is an error 500 or a surprise, so they end here.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from qinling import exceptions
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+MAX_BODY = 64 * 1024  # bytes
+MAX_DEPTH = 64
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+class JsonBody:
+    """Reads and checks the body of a call, and leaves the nulls out."""
+
+    def __init__(self, application: "WSGIApplication") -> None:
+        self._application = application
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        # Answers are JSON whatever a client says that it accepts.
+        environ["HTTP_ACCEPT"] = "application/json"
+        if environ["REQUEST_METHOD"] in _WITH_BODY:
+            content = read(environ, MAX_BODY)
+            _check_type(environ)
+            replace(environ, json.dumps(parse(content or b"{}")).encode())
+        else:
+            _check_length(environ, MAX_BODY)
+            # Nobody looks at it, and what nobody reads cannot be wrong.
+            environ.pop("CONTENT_TYPE", None)
+            replace(environ, b"")
+        return self._application(environ, start_response)
+
+
+def read(environ: "WSGIEnvironment", limit: int) -> bytes:
+    """The whole body, chunked or not.
+
+    :raises BodyTooLarge: it has more than ``limit`` bytes.
+    """
+    length = _check_length(environ, limit)
+    stream = environ["wsgi.input"]
+    if length is not None:
+        content = stream.read(length) if length else b""
+        if len(content) < length:
+            raise exceptions.BadRequest(
+                f"The body ended after {len(content)} of the {length} bytes of Content-Length."
+            )
+        return content
+    if not environ.get("HTTP_TRANSFER_ENCODING"):
+        return b""
+    content = b""
+    while more := stream.read(min(65536, limit + 1 - len(content))):
+        content += more
+        if len(content) > limit:
+            raise _too_large(limit)
+    return content
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """The JSON object in a body, without its null attributes.
+
+    :raises BadRequest: it is no JSON object, or not one that can be stored.
+    """
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise exceptions.BadRequest(
+            f"The body is not UTF-8: byte {error.start} cannot be decoded."
+        ) from error
+    _check_depth(content)
+    try:
+        parsed = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise exceptions.BadRequest(f"The body is not JSON: {error}.") from error
+    if not isinstance(parsed, dict):
+        raise exceptions.BadRequest("The body is not a JSON object.")
+    for name, value in parsed.items():
+        _check_text(name, name)
+        _check_text(name, value)
+    return {name: value for name, value in parsed.items() if value is not None}
+
+
+def replace(environ: "WSGIEnvironment", content: bytes) -> None:
+    """Put ``content`` where the body was."""
+    environ["wsgi.input"] = io.BytesIO(content)
+    environ["CONTENT_LENGTH"] = str(len(content))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+
+def _check_length(environ: "WSGIEnvironment", limit: int) -> int | None:
+    """The length that the client gives, if it gives one."""
+    given = environ.get("CONTENT_LENGTH", "")
+    if not given:
+        return None
+    if not (given.isascii() and given.isdigit()):
+        raise exceptions.BadRequest(f"Content-Length {given[:40]!r} is not a number.")
+    if len(given) > 18 or int(given) > limit:
+        raise _too_large(limit)
+    return int(given)
+
+
+def _too_large(limit: int) -> exceptions.BodyTooLarge:
+    return exceptions.BodyTooLarge(f"The body is larger than the {limit} bytes allowed here.")
+
+
+def _check_type(environ: "WSGIEnvironment") -> None:
+    given = environ.get("CONTENT_TYPE", "")
+    kind = given.partition(";")[0].strip().lower()
+    # A client that names no type means JSON.
+    if kind not in ("", "application/json"):
+        raise exceptions.UnsupportedMediaType(
+            f"Content-Type {given[:80]!r} is not served here; send application/json."
+        )
+    environ["CONTENT_TYPE"] = "application/json"
+
+
+def _check_depth(content: bytes) -> None:
+    if content.count(b"[") + content.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", content)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise exceptions.BadRequest(
+                f"The body is nested deeper than the {MAX_DEPTH} levels allowed."
+            )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Refuse what can be written in JSON but not in UTF-8: lone surrogates."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise exceptions.BadRequest(
+            f"{ascii(name)[1:-1]}: has half of a surrogate pair, which is no character."
+        ) from error

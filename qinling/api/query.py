@@ -1,0 +1,157 @@
+"""What a list is asked for, read from a query string. The same for every noun."""
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import webob
+from oslo_config import cfg
+from webob.multidict import MultiDict
+
+from qinling import exceptions
+from qinling.db import listing as lists
+
+_TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
+_FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
+_ORDERED = frozenset({lists.GT, lists.GTE, lists.LT, lists.LTE})
+
+TEXT, BOOLEAN, TIME = "text", "boolean", "time"
+
+
+class Query:
+    """A list's query string.
+
+    :param fields: the type (``TEXT``, ``BOOLEAN``, ``TIME``) of each field
+        that the list can be filtered and sorted by.
+    :raises BadRequest: anything in it is unknown or malformed.
+    """
+
+    def __init__(
+        self, request: webob.Request, fields: Mapping[str, str], conf: cfg.ConfigOpts
+    ) -> None:
+        self._request = request
+        self._fields = fields
+        try:
+            self._given: MultiDict[str, str] = request.GET
+            list(self._given.items())
+        except UnicodeDecodeError as error:
+            raise exceptions.BadRequest("The query string is not UTF-8.") from error
+        self.all_projects = self._boolean("all_projects", self._one("all_projects") or "false")
+        limit = self._limit(conf.api.max_limit)
+        self.paged = limit is not None
+        self.filters_project = any(name == "project_id" for name in self._given)
+        self.listing = lists.Listing(
+            filters=self._filters(),
+            sorts=self._sorts(),
+            limit=limit or conf.api.unpaged_limit,
+            marker=self._one("marker"),
+        )
+        cursor = self._one("cursor")
+        if cursor is not None:
+            self.listing = lists.Listing(
+                filters=self.listing.filters,
+                sorts=self.listing.sorts,
+                limit=self.listing.limit,
+                after=lists.decode_cursor(cursor, self.listing),
+            )
+
+    def next_link(self, page: lists.Page) -> str | None:
+        """The absolute URL of the page after ``page``, None at the end."""
+        if page.cursor is None:
+            return None
+        kept = [
+            (name, value) for name, value in self._given.items() if name not in ("marker", "cursor")
+        ]
+        query = urlencode([*kept, ("marker", page.rows[-1].id), ("cursor", page.cursor)])
+        return f"{self._request.path_url}?{query}"
+
+    def _one(self, name: str) -> str | None:
+        values = self._given.getall(name)
+        if len(values) > 1:
+            raise exceptions.BadRequest(f"{name} is given {len(values)} times.")
+        return values[0] if values else None
+
+    def _limit(self, largest: int) -> int | None:
+        text = self._one("limit")
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise exceptions.BadRequest(f"limit: {text[:40]!r} is not a positive number.")
+        if not 1 <= int(text) <= largest:
+            raise exceptions.BadRequest(f"limit: {text} is not between 1 and {largest}.")
+        return int(text)
+
+    def _sorts(self) -> list[lists.Sort]:
+        text = self._one("sort")
+        if text is None:
+            return []
+        sorts: list[lists.Sort] = []
+        for part in text.split(","):
+            name, _, direction = part.strip().partition(":")
+            if name not in self._fields:
+                raise exceptions.BadRequest(
+                    f"sort: {name[:40]!r} is not one of {', '.join(self._fields)}."
+                )
+            if direction not in ("", "asc", "desc"):
+                raise exceptions.BadRequest(
+                    f"sort: direction {direction[:40]!r} of {name} is neither asc nor desc."
+                )
+            if any(sort.field == name for sort in sorts):
+                raise exceptions.BadRequest(f"sort: {name} is given twice.")
+            sorts.append(lists.Sort(name, direction == "desc"))
+        return sorts
+
+    def _filters(self) -> list[lists.Filter]:
+        own = ("limit", "marker", "cursor", "sort", "all_projects")
+        return [self._filter(name, value) for name, value in self._given.items() if name not in own]
+
+    def _filter(self, name: str, text: str) -> lists.Filter:
+        kind = self._fields.get(name)
+        if kind is None:
+            raise exceptions.BadRequest(
+                f"{name[:40]!r} is neither a field that this list can be filtered by "
+                f"({', '.join(self._fields)}) nor a parameter of it."
+            )
+        operator, separator, value = text.partition(":")
+        if not separator or operator not in lists.OPERATORS:
+            operator, value = lists.EQ, text
+        if (kind == BOOLEAN and operator in _ORDERED) or (kind != TEXT and operator == lists.HAS):
+            raise exceptions.BadRequest(f"{name}: operator {operator} has no meaning for a {kind}.")
+        if operator in (lists.IN, lists.NIN):
+            return lists.Filter(name, operator, [self._value(name, v) for v in value.split(",")])
+        return lists.Filter(name, operator, self._value(name, value))
+
+    def _value(self, name: str, text: str) -> Any:
+        if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            raise exceptions.BadRequest(f"{name}: the value has a character that no text has.")
+        match self._fields[name]:
+            case "boolean":
+                return self._boolean(name, text)
+            case "time":
+                return self._time(name, text)
+            case _:
+                return text
+
+    @staticmethod
+    def _boolean(name: str, text: str) -> bool:
+        if text.lower() in _TRUE:
+            return True
+        if text.lower() in _FALSE:
+            return False
+        raise exceptions.BadRequest(f"{name}: {text[:40]!r} is neither true nor false.")
+
+    @staticmethod
+    def _time(name: str, text: str) -> dt.datetime:
+        try:
+            time = dt.datetime.fromisoformat(text)
+        except ValueError as error:
+            raise exceptions.BadRequest(
+                f"{name}: {text[:40]!r} is not a time as in 2026-01-31 12:00:00."
+            ) from error
+        if time.tzinfo is not None:
+            try:
+                time = time.astimezone(dt.UTC).replace(tzinfo=None)
+            except OverflowError as error:
+                raise exceptions.BadRequest(f"{name}: {text[:40]!r} is out of range.") from error
+        return time

@@ -1,0 +1,1 @@
+"""WSME types: what goes over the wire, one module per noun."""

@@ -1,0 +1,1 @@
+"""Programs: short mains that put the parts together."""

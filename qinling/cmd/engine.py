@@ -1,0 +1,25 @@
+"""``qinling-engine``: keeps what is as the database says."""
+
+from collections.abc import Sequence
+
+from oslo_log import log
+
+from qinling import conf, rpc
+from qinling.cmd import service
+from qinling.db import api as db_api
+from qinling.engine import service as engine_service
+
+LOG = log.getLogger(__name__)
+
+
+def prepare(argv: Sequence[str]) -> int:
+    options = conf.load(argv, "qinling-engine")
+    db = db_api.Database(options)
+    db.check()
+    engine = engine_service.load(options, db, "qinling-engine")
+    bus = rpc.EngineServer(options, engine.look_at_runtime)
+    return service.run([engine, bus], lambda: LOG.info("The engine is running."))
+
+
+def main() -> int:
+    return service.main(prepare)

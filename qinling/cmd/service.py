@@ -1,0 +1,66 @@
+"""What the mains share: one process that runs until it is told to end.
+
+The main thread waits for a signal and everything else runs in threads. Nothing
+forks, so what a program starts it also stops.
+"""
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from oslo_log import log
+
+from qinling import conf as configuration
+from qinling import exceptions
+
+LOG = log.getLogger(__name__)
+
+
+class Part(Protocol):
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def run(parts: Sequence[Part], ready: Callable[[], None]) -> int:
+    """Start parts in order, tell that they are ready, stop them in reverse.
+
+    :returns: the exit code: 0 after SIGTERM or SIGINT, 1 when one cannot start.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    started: list[Part] = []
+    try:
+        for part in parts:
+            if stop.is_set():
+                break
+            part.start()
+            started.append(part)
+        if not stop.is_set():
+            ready()
+            _notify_systemd()
+            stop.wait()
+        code = 0
+    except exceptions.StartupError as error:
+        code = configuration.fail(error)
+    LOG.info("Stopping.")
+    for part in reversed(started):
+        part.stop()
+    return code
+
+
+def main(prepare: Callable[[Sequence[str]], int]) -> int:
+    """Run a program on the command line; one line and code 1 if it cannot start."""
+    try:
+        return prepare(sys.argv[1:])
+    except exceptions.QinlingError as error:
+        return configuration.fail(error)
+
+
+def _notify_systemd() -> None:
+    from oslo_service import systemd
+
+    systemd.notify_once()

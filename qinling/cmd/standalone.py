@@ -1,0 +1,75 @@
+"""``qinling-standalone``: API and engine in one process, on SQLite and this host."""
+
+import fcntl
+import pathlib
+from collections.abc import Sequence
+from typing import IO
+
+from oslo_config import cfg
+
+from qinling import conf, exceptions
+from qinling.api import app
+from qinling.cmd import server, service
+from qinling.db import api as db_api
+from qinling.db import migration
+from qinling.engine import service as engine_service
+
+OPTIONS = [
+    cfg.HostAddressOpt("host", default="127.0.0.1", help="Address to listen on."),
+    cfg.PortOpt("port", default=7070, help="TCP port to listen on; 0 for any free one."),
+    cfg.StrOpt(
+        "state-dir", default="./qinling-state", help="Folder for the database and the pools."
+    ),
+    cfg.IntOpt("pool-size", min=1, max=1000, help="Warm workers per runtime (workers)."),
+]
+
+
+def lock(state_dir: pathlib.Path) -> IO[str]:
+    """Hold the folder for this process.
+
+    :raises StartupError: another one has it, or it cannot be written to.
+    """
+    try:
+        state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        file = open(state_dir / "lock", "w")
+    except OSError as error:
+        raise exceptions.StartupError(
+            f"--state-dir {state_dir}: cannot be written to: {error.strerror}."
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise exceptions.StartupError(
+            f"--state-dir {state_dir} is in use by another qinling-standalone."
+        ) from error
+    return file
+
+
+def prepare(argv: Sequence[str]) -> int:
+    options = conf.load(argv, "qinling-standalone", extra=OPTIONS, files=())
+    state_dir = pathlib.Path(options.state_dir).absolute()
+    held = lock(state_dir)
+    # One user on one host: what a deployment configures is given here.
+    options.set_default("connection", f"sqlite:///{state_dir / 'qinling.db'}", group="database")
+    options.set_default("state_dir", str(state_dir), group="local")
+    options.set_default("auth_enable", False, group="pecan")
+    if options.pool_size is not None:
+        options.set_override("pool_size", options.pool_size, group="engine")
+    db = db_api.Database(options)
+    if migration.current(db.engine()) != migration.head():
+        migration.upgrade(db.engine())
+    engine = engine_service.load(options, db, "qinling-standalone", bound=True)
+    http = server.HttpServer(
+        app.build(options, db, engine), options.host, options.port, options.api.threads
+    )
+    code = service.run(
+        [engine, http],
+        lambda: print(f"Qinling is serving at {server.url(http.host, http.port)}", flush=True),
+    )
+    held.close()
+    return code
+
+
+def main() -> int:
+    return service.main(prepare)

@@ -1,0 +1,55 @@
+"""[engine]: keeping what is as it should be."""
+
+import socket
+
+from oslo_config import cfg
+
+GROUP = "engine"
+
+OPTS = [
+    cfg.HostAddressOpt(
+        "host",
+        default=socket.gethostname(),
+        sample_default="<the host's name>",
+        help="Name of this host, unique among the hosts of one installation. Engines that keep "
+        "workers on their own host are told apart by it.",
+    ),
+    cfg.IntOpt(
+        "pool_size",
+        default=3,
+        min=1,
+        max=1000,
+        help="Warm workers in the pool of each runtime (workers).",
+    ),
+    cfg.IntOpt(
+        "reconcile_threads",
+        default=8,
+        min=1,
+        max=256,
+        help="Resources that one engine looks at side by side (threads).",
+    ),
+    cfg.FloatOpt(
+        "unsettled_interval",
+        default=5.0,
+        min=0.1,
+        max=600.0,
+        help="How often the rows that are not yet as they should be are looked at again, in "
+        "seconds. This is what the loss of a message costs at most.",
+    ),
+    cfg.FloatOpt(
+        "settled_interval",
+        default=540.0,
+        min=1.0,
+        max=86400.0,
+        help="Time in which every settled row is looked at once, in seconds.",
+    ),
+    cfg.FloatOpt(
+        "orphan_grace",
+        default=600.0,
+        min=0.0,
+        max=604800.0,
+        help="How long a pool whose runtime is not in the database is left alone before it is "
+        "removed, in seconds. It is named in the log at once: a restored old database must not "
+        "cost its pools without a warning.",
+    ),
+]

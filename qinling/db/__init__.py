@@ -1,0 +1,1 @@
+"""Rows: what should be. Nothing outside this package sees SQLAlchemy."""

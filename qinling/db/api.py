@@ -1,0 +1,199 @@
+"""The door to the database.
+
+A query is a function that takes a session first; ``Database.read`` and
+``Database.write`` run it in a transaction of its own, again after a deadlock.
+A query gets nothing but its session, so no transaction can be open across a
+call to anything else.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db import api as oslo_db_api
+from oslo_db import exception as db_exc
+from oslo_db.sqlalchemy import enginefacade
+from sqlalchemy import event, orm
+from sqlalchemy import exc as sa_exc
+
+from qinling import exceptions
+from qinling.db import migration
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A deadlock's loser tries again at once, then ever later (seconds).
+_RETRIES = 10
+_RETRY_INTERVAL = 0.05
+_RETRY_MAX_INTERVAL = 1.0
+
+
+class Database:
+    """The connections of one process. Made after any fork, closed at its end."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        options = dict(conf.database)
+        url = options["connection"]
+        if not url:
+            raise exceptions.StartupError(
+                "[database] connection is not set: it names the database, "
+                "as in mysql+pymysql://user:password@host/qinling?charset=utf8mb4"
+            )
+        self._facade = enginefacade.transaction_context()
+        # Connecting is tried once: whoever asks gets an answer, and asks again.
+        self._facade.configure(
+            **{
+                name: value
+                for name, value in options.items()
+                if name in _FACADE_OPTIONS and value is not None
+            }
+            # No greenlets here that would want a turn at each check-in.
+            | {"max_retries": 0, "sqlite_fk": True, "thread_checkin": False}
+        )
+        self._facade.append_on_engine_create(_prepare)
+
+    def engine(self) -> sa.Engine:
+        """The SQLAlchemy engine.
+
+        :raises DatabaseUnavailable: the server cannot be reached.
+        """
+        with _translated():
+            engine: sa.Engine = self._facade.writer.get_engine()
+            return engine
+
+    def check(self) -> None:
+        """Raise ``StartupError`` unless the database answers and has today's tables."""
+        try:
+            current = migration.current(self.engine())
+        except exceptions.DatabaseUnavailable as error:
+            raise exceptions.StartupError(str(error)) from error
+        if current != migration.head():
+            raise exceptions.StartupError(
+                f"The database is at revision {current or 'none'} and this release needs "
+                f"{migration.head()}: run qinling-db-manage upgrade."
+            )
+
+    def ping(self) -> None:
+        """Raise ``DatabaseUnavailable`` unless the database answers."""
+        self.read(lambda session: session.execute(sa.text("SELECT 1")).scalar())
+
+    def read(
+        self, query: Callable[Concatenate[orm.Session, P], T], *args: P.args, **kw: P.kwargs
+    ) -> T:
+        """Run ``query(session, …)`` in a transaction that writes nothing.
+
+        :raises DatabaseUnavailable: the server is away; nothing was read.
+        """
+
+        @_retried
+        def attempt() -> T:
+            with self._session(False) as session:
+                return query(session, *args, **kw)
+
+        with _translated():
+            return attempt()
+
+    def write(
+        self, query: Callable[Concatenate[orm.Session, P], T], *args: P.args, **kw: P.kwargs
+    ) -> T:
+        """Run ``query(session, …)`` in a transaction and commit it.
+
+        :raises DatabaseUnavailable: the server is away. When it went away
+            during the commit, what was written may be there or not.
+        """
+
+        @_retried
+        def attempt() -> T:
+            with self._session(True) as session:
+                return query(session, *args, **kw)
+
+        with _translated():
+            return attempt()
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        self.engine().dispose()
+
+    @contextlib.contextmanager
+    def _session(self, writes: bool) -> Iterator[orm.Session]:
+        manager = self._facade.writer if writes else self._facade.reader
+        with manager.using(_Carrier()) as session:
+            if writes:
+                session.connection(execution_options={_WRITES: True})
+            yield session
+
+
+_WRITES = "qinling_writes"
+
+# What enginefacade's configure() takes of the group [database].
+_FACADE_OPTIONS = frozenset(
+    {
+        "connection",
+        "mysql_sql_mode",
+        "mysql_wsrep_sync_wait",
+        "connection_recycle_time",
+        "connection_debug",
+        "max_pool_size",
+        "max_overflow",
+        "pool_timeout",
+        "sqlite_synchronous",
+        "connection_trace",
+        "connection_parameters",
+    }
+)
+
+
+@enginefacade.transaction_context_provider
+class _Carrier:
+    """What enginefacade hangs a transaction on: one per transaction."""
+
+
+def _retried(attempt: Callable[[], T]) -> Callable[[], T]:
+    wrap: Callable[[Callable[[], T]], Callable[[], T]] = oslo_db_api.wrap_db_retry(
+        max_retries=_RETRIES,
+        retry_interval=_RETRY_INTERVAL,
+        max_retry_interval=_RETRY_MAX_INTERVAL,
+        inc_retry_interval=True,
+        retry_on_deadlock=True,
+        jitter=True,
+    )
+    return wrap(attempt)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (db_exc.DBConnectionError, db_exc.CantStartEngineError, sa_exc.TimeoutError) as error:
+        raise exceptions.DatabaseUnavailable(
+            "The database does not answer for now; try again."
+        ) from error
+    except db_exc.DBError as error:
+        if isinstance(error.inner_exception, sa_exc.OperationalError):
+            # SQLite tells a full disk, a read-only file or a lock this way.
+            raise exceptions.DatabaseUnavailable(
+                f"The database cannot do this for now: {error.inner_exception.orig}"
+            ) from error
+        raise
+
+
+def _prepare(engine: sa.Engine) -> None:
+    """SQLite: readers beside a writer, and writers that wait for each other."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA busy_timeout = 10000")  # milliseconds
+        connection.execute("PRAGMA journal_mode = WAL")
+
+    # A writer that begins as a reader is refused where it should wait. This
+    # comes before the begin that oslo.db would send, which then sends none.
+    @event.listens_for(engine, "set_connection_execution_options")
+    def begin(connection: sa.Connection, options: dict[str, Any]) -> None:
+        if options.get(_WRITES):
+            driver: Any = connection.connection.dbapi_connection
+            driver.execute("BEGIN IMMEDIATE")
+            connection.info["in_transaction"] = True

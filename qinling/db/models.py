@@ -1,0 +1,79 @@
+"""The tables, as SQLAlchemy sees them.
+
+The migrations make the same tables; a test compares the two on each database.
+"""
+
+import datetime as dt
+
+import sqlalchemy as sa
+from sqlalchemy import orm
+from sqlalchemy.dialects import mysql
+
+# MariaDB keeps whole seconds unless it is told otherwise.
+Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+
+TABLE_OPTIONS = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    # Names differ when their bytes differ, as they do on SQLite.
+    "mysql_collate": "utf8mb4_bin",
+}
+
+
+class Base(orm.DeclarativeBase):
+    type_annotation_map = {dt.datetime: Timestamp}
+
+
+class Runtime(Base):
+    """A runtime as its owner asked for it, and what was seen of its pool."""
+
+    __tablename__ = "runtimes"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    created_at: orm.Mapped[dt.datetime]
+    updated_at: orm.Mapped[dt.datetime | None]
+    name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    # Lists sort names with the missing ones last; no index could do that alone.
+    name_missing: orm.Mapped[int] = orm.mapped_column(
+        sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=False)
+    )
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    image: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    # While upgrading: the image to go back to.
+    previous_image: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    is_public: orm.Mapped[bool]
+    trusted: orm.Mapped[bool]
+    status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    # Why the row is in its status: an error, a rollback.
+    status_reason: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
+    # Raised by each change of what should be.
+    revision: orm.Mapped[int]
+    # False from a change until the pool was seen to be as it should be.
+    settled: orm.Mapped[bool]
+    pool_total: orm.Mapped[int]
+    pool_available: orm.Mapped[int]
+    # What keeps the pool from being whole, as last seen.
+    pool_reason: orm.Mapped[str | None] = orm.mapped_column(sa.Text)
+
+    __table_args__ = (
+        sa.Index("ix_runtimes_created", "created_at", "id"),
+        sa.Index("ix_runtimes_name", "name_missing", "name", "created_at", "id"),
+        sa.Index("ix_runtimes_settled", "settled", "id"),
+        TABLE_OPTIONS,
+    )
+
+
+class Service(Base):
+    """A running process of the service and its lease."""
+
+    __tablename__ = "services"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    binary: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    host: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    orchestrator: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    started_at: orm.Mapped[dt.datetime]
+    renewed_at: orm.Mapped[dt.datetime]
+
+    __table_args__ = (sa.Index("ix_services_renewed", "renewed_at"), TABLE_OPTIONS)

@@ -1,0 +1,252 @@
+"""Queries on runtimes. Each takes a session and is one transaction (``db.api``)."""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_utils import timeutils
+from sqlalchemy import orm
+
+from qinling import exceptions, states
+from qinling.db import listing as lists
+from qinling.db import models
+from qinling.states import RuntimeStatus
+
+Model = models.Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A row. What the columns mean: ``models.Runtime``."""
+
+    id: str
+    project_id: str
+    created_at: dt.datetime
+    updated_at: dt.datetime | None
+    name: str | None
+    description: str | None
+    image: str
+    previous_image: str | None
+    is_public: bool
+    trusted: bool
+    status: RuntimeStatus
+    status_reason: str | None
+    revision: int
+    settled: bool
+    pool_total: int
+    pool_available: int
+    pool_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the engine saw of a pool; ``whole`` when nothing is left to be done."""
+
+    total: int
+    available: int
+    reason: str | None
+    whole: bool
+
+
+_COLUMNS = [getattr(Model, entry.name) for entry in fields(Runtime)]
+# A runtime's fields that lists can be filtered and sorted by.
+LISTED = (
+    "id",
+    "name",
+    "image",
+    "description",
+    "is_public",
+    "trusted",
+    "status",
+    "project_id",
+    "created_at",
+    "updated_at",
+)
+
+
+def _runtime(row: sa.Row[Any]) -> Runtime:
+    values = row._asdict()
+    values["status"] = RuntimeStatus(values["status"])
+    return Runtime(**values)
+
+
+def create(session: orm.Session, values: dict[str, Any]) -> Runtime:
+    """Insert a runtime that is to be created."""
+    runtime = Runtime(
+        **values,
+        created_at=timeutils.utcnow(),
+        updated_at=None,
+        previous_image=None,
+        status=RuntimeStatus.CREATING,
+        status_reason=None,
+        revision=1,
+        settled=False,
+        pool_total=0,
+        pool_available=0,
+        pool_reason=None,
+    )
+    session.execute(
+        sa.insert(Model).values(
+            {entry.name: getattr(runtime, entry.name) for entry in fields(runtime)}
+        )
+    )
+    return runtime
+
+
+def find(session: orm.Session, runtime_id: str) -> Runtime | None:
+    row = session.execute(sa.select(*_COLUMNS).where(Model.id == runtime_id)).one_or_none()
+    return None if row is None else _runtime(row)
+
+
+def get(session: orm.Session, runtime_id: str) -> Runtime:
+    """:raises NotFound: there is no such runtime."""
+    runtime = find(session, runtime_id)
+    if runtime is None:
+        raise exceptions.NotFound.of("Runtime", runtime_id)
+    return runtime
+
+
+def page(session: orm.Session, listing: lists.Listing, project_id: str | None) -> lists.Page:
+    """A page of what ``project_id`` may see; of everything when it is None."""
+    visible = [] if project_id is None else [Model.is_public | (Model.project_id == project_id)]
+    rows, keys = lists.fetch(session, Model, _COLUMNS, listing, *visible)
+    return lists.Page(
+        [_runtime(row) for row in rows], None if keys is None else lists.encode_cursor(keys)
+    )
+
+
+def describe(session: orm.Session, runtime_id: str, values: dict[str, Any]) -> None:
+    """Change what needs nothing of the pool: name and description."""
+    session.execute(
+        sa.update(Model)
+        .where(Model.id == runtime_id)
+        .values(**values, updated_at=timeutils.utcnow())
+    )
+
+
+def upgrade(session: orm.Session, runtime: Runtime, values: dict[str, Any]) -> bool:
+    """Give the runtime a new image (and what else is in ``values``).
+
+    A runtime in error has no image to go back to. False when somebody else
+    changed the row since ``runtime`` was read.
+    """
+    working = runtime.image if runtime.status == RuntimeStatus.AVAILABLE else None
+    return transition(
+        session,
+        runtime,
+        RuntimeStatus.UPGRADING,
+        **values,
+        previous_image=working,
+        status_reason=None,
+    )
+
+
+def delete(session: orm.Session, runtime: Runtime) -> bool:
+    """Mark the runtime as to be deleted; False when somebody else changed the row."""
+    return transition(session, runtime, RuntimeStatus.DELETING, status_reason=None)
+
+
+def transition(
+    session: orm.Session, runtime: Runtime, status: RuntimeStatus, /, **values: Any
+) -> bool:
+    """The one door for a change of what should be: raises the revision.
+
+    :returns: False when the row is no longer at the status and revision of
+        ``runtime``: somebody else moved it, and nothing was changed.
+    """
+    states.check_runtime(runtime.status, status)
+    return _swap(
+        session,
+        runtime,
+        status=status,
+        revision=runtime.revision + 1,
+        settled=False,
+        updated_at=timeutils.utcnow(),
+        **values,
+    )
+
+
+def conclude(
+    session: orm.Session, runtime: Runtime, status: RuntimeStatus, seen: Seen, /, **values: Any
+) -> bool:
+    """The one door for an end that the pool has come to; the revision stays.
+
+    :returns: as ``transition``.
+    """
+    states.check_runtime(runtime.status, status)
+    return _swap(
+        session, runtime, status=status, updated_at=timeutils.utcnow(), **_observed(seen), **values
+    )
+
+
+def observe(session: orm.Session, runtime: Runtime, seen: Seen) -> bool:
+    """Keep what was seen of the pool; no query when it is what the row says."""
+    values = _observed(seen)
+    if all(getattr(runtime, name) == value for name, value in values.items()):
+        return True
+    return _swap(session, runtime, **values)
+
+
+def remove(session: orm.Session, runtime: Runtime) -> bool:
+    """Delete the row of a runtime of which the orchestrator has nothing left."""
+    result = session.execute(
+        sa.delete(Model).where(
+            Model.id == runtime.id,
+            Model.status == RuntimeStatus.DELETING,
+            Model.revision == runtime.revision,
+        )
+    )
+    return bool(result.rowcount)  # type: ignore[attr-defined]
+
+
+def ids(
+    session: orm.Session, *, settled: bool, after: str = "", limit: int = 1000
+) -> Sequence[str]:
+    """Ids of the rows that are (not) settled, in order, behind ``after``."""
+    query = (
+        sa.select(Model.id)
+        .where(Model.settled == settled, Model.id > after)
+        .order_by(Model.id)
+        .limit(limit)
+    )
+    return session.execute(query).scalars().all()
+
+
+def count(session: orm.Session, *, settled: bool, after: str = "") -> int:
+    """How many rows ``ids`` would find without a limit."""
+    query = (
+        sa.select(sa.func.count())
+        .select_from(Model)
+        .where(Model.settled == settled, Model.id > after)
+    )
+    return session.execute(query).scalar_one()
+
+
+def existing(session: orm.Session, runtime_ids: Iterable[str]) -> set[str]:
+    """Those of ``runtime_ids`` that have a row."""
+    query = sa.select(Model.id).where(Model.id.in_(list(runtime_ids)))
+    return set(session.execute(query).scalars())
+
+
+def _observed(seen: Seen) -> dict[str, Any]:
+    return {
+        "pool_total": seen.total,
+        "pool_available": seen.available,
+        "pool_reason": seen.reason,
+        "settled": seen.whole,
+    }
+
+
+def _swap(session: orm.Session, runtime: Runtime, **values: Any) -> bool:
+    result = session.execute(
+        sa.update(Model)
+        .where(
+            Model.id == runtime.id,
+            Model.status == runtime.status,
+            Model.revision == runtime.revision,
+        )
+        .values(**values)
+    )
+    return bool(result.rowcount)  # type: ignore[attr-defined]

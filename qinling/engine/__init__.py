@@ -1,0 +1,1 @@
+"""Making what is into what should be."""

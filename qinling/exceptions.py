@@ -1,0 +1,87 @@
+"""Every error of the service: its message and its HTTP code.
+
+Raised anywhere; turned into an answer in one place, the error middleware of
+the API. Messages are written for the person who reads them: what, which one,
+why and what to do.
+"""
+
+
+class QinlingError(Exception):
+    """An error with an HTTP code. ``retry_after`` is in seconds."""
+
+    code = 500
+    retry_after: int | None = None
+
+
+class BadRequest(QinlingError):
+    code = 400
+
+
+class Forbidden(QinlingError):
+    code = 403
+
+
+class NotFound(QinlingError):
+    code = 404
+
+    @classmethod
+    def of(cls, noun: str, key: str) -> "NotFound":
+        return cls(f"{noun} {key} does not exist.")
+
+
+class MethodNotAllowed(QinlingError):
+    code = 405
+
+    def __init__(self, method: str, path: str, allowed: list[str]) -> None:
+        self.allowed = allowed
+        super().__init__(f"Method {method} is not allowed on {path}; use {', '.join(allowed)}.")
+
+
+class Conflict(QinlingError):
+    code = 409
+
+
+class BodyTooLarge(QinlingError):
+    code = 413
+
+
+class UnsupportedMediaType(QinlingError):
+    code = 415
+
+
+class Unavailable(QinlingError):
+    """Something the service needs is away for now; the caller may try again."""
+
+    code = 503
+    retry_after = 5
+
+
+class DatabaseUnavailable(Unavailable):
+    pass
+
+
+class NotAllowed(Forbidden):
+    """The policy refuses; the contract asks for these very words."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"Operation not allowed: {rule} is not granted to you by the policy.")
+
+
+class StartupError(QinlingError):
+    """The service cannot start as configured: told in one line, exit code 1."""
+
+
+class InvalidTransition(QinlingError):
+    """A status change that ``states.py`` does not know: a mistake in the code."""
+
+
+class OrchestratorError(QinlingError):
+    """The orchestrator cannot do what it was asked for now; asked again later."""
+
+
+class PoolBusy(OrchestratorError):
+    """Another engine is at work on this pool at this moment."""
+
+
+class StaleRevision(OrchestratorError):
+    """What was asked for is older than what is there already."""

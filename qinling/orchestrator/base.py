@@ -1,0 +1,87 @@
+"""The orchestrator as the engine sees it: pools that are asked for and observed.
+
+An orchestrator keeps no queue and decides no status. It makes what is into
+what a ``PoolSpec`` says, as far as it can at this moment, tells what it sees,
+and calls back with a pool's id whenever something about that pool changed.
+No method waits for a worker.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A pool as it should be: ``size`` warm workers of ``image``."""
+
+    id: str
+    image: str
+    size: int
+    trusted: bool
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """A pool as it was seen, of the revision that was asked for.
+
+    ``ready``: every worker of this revision has come up and nothing of an
+    older one is left. ``failed``: it will not come up as it is; the
+    orchestrator goes on trying nevertheless. ``reason``: what keeps it from
+    being whole, in one sentence for the operator. ``retry_in``: seconds after
+    which it wants to be looked at again, when no event would tell.
+    """
+
+    total: int
+    available: int
+    ready: bool
+    failed: bool = False
+    reason: str | None = None
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A warm worker: ``url`` is where the control plane reaches it."""
+
+    id: str
+    url: str
+    ready: bool
+
+
+class Orchestrator(Protocol):
+    """Safe to call from several threads. Errors are ``OrchestratorError``."""
+
+    # Its pools live on one host: a second host must not use the same database.
+    one_host: bool
+
+    def start(self, notify: Notify) -> None:
+        """Begin to observe; ``notify(pool_id)`` is called from any thread.
+
+        :raises StartupError: it cannot work here.
+        """
+
+    def stop(self) -> None:
+        """End observing; pools live on unless they belong to this process."""
+
+    def apply(self, spec: PoolSpec) -> PoolState:
+        """Take the pool one step towards ``spec`` and tell how it stands.
+
+        :raises StaleRevision: the pool is at a newer revision already.
+        :raises PoolBusy: another process is at work on it; ask again.
+        """
+
+    def remove(self, pool_id: str, revision: int | None) -> bool:
+        """Take the pool one step towards nothing; True when nothing is left.
+
+        :param revision: as in ``apply``; None for a pool that has no row.
+        """
+
+    def pools(self) -> Iterable[str]:
+        """Ids of all pools there are, whether or not anybody asked for them."""
+
+    def workers(self, pool_id: str) -> list[Worker]:
+        """The workers of a pool."""

@@ -1,0 +1,170 @@
+"""Starting and signalling one worker process.
+
+The listening socket is made here and handed down, so a worker's port is known
+before it runs and calls to a worker that is still starting wait in the
+kernel's queue instead of being refused.
+
+The lifeline is a pipe whose end of file tells the worker to exit, unless a
+byte came before it. The byte is sent once the worker stands in the pool's
+file: an engine that dies before that leaves nothing behind. A worker that must
+not outlive its engine never gets the byte.
+"""
+
+import contextlib
+import os
+import pathlib
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qinling import exceptions
+from qinling.orchestrator.local.state import WorkerEntry
+
+# Open files of a worker: the contract's 1024 for a function.
+_NOFILE = 1024
+_BACKLOG = 128
+
+BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(slots=True)
+class Started:
+    """A worker that was just started. Close ``lifeline`` or send it a byte."""
+
+    entry: WorkerEntry
+    popen: subprocess.Popen[bytes]
+    lifeline: int
+
+    def release(self) -> None:
+        """Let the worker outlive this process."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.lifeline, b"\n")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the lifeline: the worker ends unless it was released."""
+        if self.lifeline >= 0:
+            os.close(self.lifeline)
+            self.lifeline = -1
+
+
+def start(
+    worker_id: str, image: str, command: Sequence[str], log: pathlib.Path, uid_base: int | None
+) -> Started:
+    """Start a worker; it is not ready yet when this returns.
+
+    :param uid_base: when given, the worker runs with this number plus its port
+        as user and group id, which no other living worker on this host has.
+    :raises OrchestratorError: it could not be started; nothing is left of it.
+    """
+    receiving, lifeline = os.pipe()
+    try:
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener,
+            open(log, "ab") as output,
+        ):
+            port = listener.getsockname()[1]
+            uid = None if uid_base is None else uid_base + port
+            popen = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(listener.fileno(), receiving),
+                cwd="/",
+                env={
+                    "PATH": os.defpath,
+                    "LANG": "C.UTF-8",
+                    "QINLING_WORKER_ID": worker_id,
+                    "QINLING_WORKER_LISTEN_FD": str(listener.fileno()),
+                    "QINLING_WORKER_LIFELINE_FD": str(receiving),
+                },
+                start_new_session=True,
+                user=uid,
+                group=uid,
+                extra_groups=None if uid is None else [],
+            )
+    except OSError as error:
+        os.close(lifeline)
+        raise exceptions.OrchestratorError(
+            f"cannot run {command[0]}: {error.strerror or error}"
+        ) from error
+    finally:
+        os.close(receiving)
+    entry = WorkerEntry(
+        id=worker_id,
+        image=image,
+        pid=popen.pid,
+        started=start_time(popen.pid) or 0,
+        boot=BOOT_ID,
+        port=port,
+        born=time.time(),
+    )
+    _limit(popen.pid)
+    return Started(entry, popen, lifeline)
+
+
+def _limit(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (_NOFILE, _NOFILE))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+
+
+def start_time(pid: int) -> int | None:
+    """The kernel's start time of a pid, in ticks since boot; None when it has ended.
+
+    Field 22 of /proc/PID/stat (proc_pid_stat(5)); a zombie has ended.
+    """
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(rest[18])
+
+
+def open_pidfd(entry: WorkerEntry) -> int | None:
+    """A descriptor of exactly this process, None when it has ended.
+
+    The start time is read again once the descriptor holds the pid: between
+    the two the pid could have been given to another process.
+    """
+    if entry.boot != BOOT_ID:
+        return None
+    try:
+        descriptor = os.pidfd_open(entry.pid)
+    except ProcessLookupError:
+        return None
+    if start_time(entry.pid) != entry.started:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def send(pidfd: int, number: signal.Signals) -> None:
+    """Signal the process of a descriptor; one that has ended does not mind."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def runs_as_other(command: Sequence[str], uid: int) -> bool:
+    """Whether a Python program can be run, and read, under another user id."""
+    try:
+        subprocess.run(
+            [*command[:-1], "-c", "import sys, os; os.listdir(sys.argv[1])", command[-1]],
+            check=True,
+            cwd="/",
+            env={"PATH": os.defpath},
+            capture_output=True,
+            timeout=30,
+            user=uid,
+            group=uid,
+            extra_groups=[],
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True

@@ -1,0 +1,179 @@
+"""What this host knows of its pools, on disk, so that it outlives the engine.
+
+One JSON file per pool, replaced atomically, and one lock file beside it that
+is held around each change. Pool ids are UUIDs that this service has made; any
+other name is refused before it can become a path.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+
+from qinling import exceptions
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEntry:
+    """A worker process. ``started`` is the kernel's start time of the pid, in
+    clock ticks since boot, and ``boot`` the host's boot id: together with the
+    pid they name one process for ever.
+    """
+
+    id: str
+    image: str
+    pid: int
+    started: int
+    boot: str
+    port: int
+    born: float  # seconds since the epoch
+    retiring: bool = False
+
+
+@dataclass(slots=True)
+class Pool:
+    """A pool as the last change left it.
+
+    ``failures``: workers in a row that ended before they were of use;
+    ``failed_at``: when the last of them did, in seconds since the epoch.
+    """
+
+    id: str
+    revision: int = 0
+    image: str = ""
+    size: int = 0
+    failures: int = 0
+    failed_at: float = 0.0
+    reason: str | None = None
+    workers: list[WorkerEntry] = field(default_factory=list)
+
+    def retire(self, entry: WorkerEntry) -> WorkerEntry:
+        """Mark a worker as one that is to end."""
+        retired = replace(entry, retiring=True)
+        self.workers = [retired if worker.id == entry.id else worker for worker in self.workers]
+        return retired
+
+    def drop(self, gone: set[str]) -> None:
+        """Forget workers that have ended."""
+        self.workers = [worker for worker in self.workers if worker.id not in gone]
+
+
+class StateDir:
+    """The folder ``[local] state_dir``."""
+
+    def __init__(self, path: str) -> None:
+        self.path = pathlib.Path(path)
+        self.pools = self.path / "pools"
+        self.logs = self.path / "logs"
+
+    def prepare(self) -> None:
+        """Make the folders and prove that they can be written to.
+
+        :raises StartupError: they cannot.
+        """
+        try:
+            for folder in (self.path, self.pools, self.logs):
+                folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.pools) as probe:
+                probe.write(b"\0" * 4096)
+                probe.flush()
+                os.fsync(probe.fileno())
+        except OSError as error:
+            raise exceptions.StartupError(
+                f"[local] state_dir {self.path}: cannot be written to: {error.strerror}."
+            ) from error
+
+    def ids(self) -> list[str]:
+        """Ids of all pools that have a file."""
+        with _told("read", self.pools):
+            return sorted(path.stem for path in self.pools.glob("*.json"))
+
+    def load(self, pool_id: str) -> Pool | None:
+        """The pool, or None when there is none."""
+        path = self._file(pool_id)
+        try:
+            with _told("read", path):
+                content = json.loads(path.read_text())
+            workers = [WorkerEntry(**entry) for entry in content.pop("workers")]
+            return Pool(workers=workers, **content)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise exceptions.OrchestratorError(
+                f"{path} is damaged ({error}): end the workers that it names and delete it."
+            ) from error
+
+    def save(self, pool: Pool) -> None:
+        """Replace the pool's file; it is on the disk when this returns."""
+        path = self._file(pool.id)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        with _told("write", path):
+            try:
+                with open(draft, "w") as file:
+                    json.dump(asdict(pool), file, indent=1)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.rename(path)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def delete(self, pool_id: str) -> None:
+        """Forget the pool. The lock must be held."""
+        with _told("delete", self._file(pool_id)):
+            self._file(pool_id).unlink(missing_ok=True)
+            self._file(pool_id).with_suffix(".lock").unlink(missing_ok=True)
+
+    def log(self, worker_id: str) -> pathlib.Path:
+        return self.logs / f"{_checked(worker_id)}.log"
+
+    @contextlib.contextmanager
+    def locked(self, pool_id: str) -> Iterator[None]:
+        """Hold the pool's lock.
+
+        :raises PoolBusy: another process or thread holds it.
+        """
+        path = self._file(pool_id).with_suffix(".lock")
+        while True:
+            with _told("lock", path), open(path, "a") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise exceptions.PoolBusy(
+                        f"Pool {pool_id} is being worked on by another engine."
+                    ) from error
+                if _is_at(file.fileno(), path):
+                    yield
+                    return
+                # Deleted with its pool between the two calls: a new file counts.
+
+    def _file(self, pool_id: str) -> pathlib.Path:
+        return self.pools / f"{_checked(pool_id)}.json"
+
+
+def _checked(name: str) -> str:
+    return str(uuid.UUID(name))
+
+
+def _is_at(descriptor: int, path: pathlib.Path) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def _told(verb: str, path: pathlib.Path) -> Iterator[None]:
+    """Turn what the file system refuses into words for the operator."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise exceptions.OrchestratorError(
+            f"[local] state_dir: cannot {verb} {path}: {error.strerror}."
+        ) from error

@@ -1,0 +1,30 @@
+"""The personas that all rules are made of."""
+
+from oslo_policy import policy
+
+ADMIN = "rule:admin"
+PROJECT_MEMBER = "rule:project_member"
+PROJECT_READER = "rule:project_reader"
+
+PROJECT_SCOPE = ["project"]
+
+rules = [
+    policy.RuleDefault(
+        "admin",
+        "role:admin",
+        description="The operator of the cloud.",
+        scope_types=PROJECT_SCOPE,
+    ),
+    policy.RuleDefault(
+        "project_member",
+        "rule:admin or (role:member and project_id:%(project_id)s)",
+        description="Whoever may change what is in a project.",
+        scope_types=PROJECT_SCOPE,
+    ),
+    policy.RuleDefault(
+        "project_reader",
+        "rule:admin or (role:reader and project_id:%(project_id)s)",
+        description="Whoever may look at what is in a project.",
+        scope_types=PROJECT_SCOPE,
+    ),
+]

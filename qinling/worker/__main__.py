@@ -1,0 +1,63 @@
+"""Runs one worker until it is told to end.
+
+The environment: ``QINLING_WORKER_ID``, the name that the orchestrator gave it;
+``QINLING_WORKER_LISTEN_FD``, an inherited listening socket, or else it listens
+on ``QINLING_WORKER_PORT`` (9090) of all addresses; ``QINLING_WORKER_LIFELINE_FD``,
+a pipe whose end of file means that the worker's owner is gone, unless a byte
+came before it.
+
+Run as ``python -I -S …/qinling/worker``: without the site packages, which belong
+to the control plane on its own host and are none of a function's business.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import sys
+import threading
+
+if not __package__:
+    # Run as a folder: found from where the package is, for this import alone.
+    sys.path[0] = str(pathlib.Path(__file__).parents[2])
+    from qinling.worker import server
+
+    del sys.path[0]
+else:
+    from qinling.worker import server
+
+DEFAULT_PORT = 9090
+
+
+def listener() -> socket.socket:
+    descriptor = os.environ.get("QINLING_WORKER_LISTEN_FD")
+    if descriptor is not None:
+        return socket.socket(fileno=int(descriptor))
+    port = int(os.environ.get("QINLING_WORKER_PORT", DEFAULT_PORT))
+    return socket.create_server(("", port))
+
+
+def follow_lifeline(descriptor: int) -> None:
+    """Exit at once when the owner dies without having let go of this worker."""
+    if not os.read(descriptor, 1):
+        os._exit(0)
+    os.close(descriptor)
+
+
+def main() -> int:
+    worker_id = os.environ.get("QINLING_WORKER_ID", "")
+    if not worker_id:
+        print("QINLING_WORKER_ID is not set: it names this worker.", file=sys.stderr)
+        return 2
+    lifeline = os.environ.get("QINLING_WORKER_LIFELINE_FD")
+    if lifeline is not None:
+        threading.Thread(target=follow_lifeline, args=(int(lifeline),), daemon=True).start()
+    worker = server.WorkerServer(listener(), worker_id)
+    signal.signal(signal.SIGTERM, lambda *_: worker.drain())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
