@@ -14,16 +14,22 @@ History of the RPC version:
 
 import queue
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from oslo_service import backend
+# oslo.messaging brings eventlet with it; nothing here uses it.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
+from oslo_service import backend  # noqa: E402
 
 backend.init_backend(backend.BackendType.THREADING)
 
 import oslo_messaging as messaging  # noqa: E402  # needs the backend chosen above
 from oslo_config import cfg  # noqa: E402
 from oslo_log import log  # noqa: E402
+from oslo_messaging._metrics import client as metrics  # noqa: E402
+from oslo_messaging._tracing import client as tracing  # noqa: E402
 
 from qinling import context, exceptions  # noqa: E402
 
@@ -58,6 +64,9 @@ class _ContextSerializer(messaging.NoOpSerializer):  # type: ignore[misc]
 
 def transport(conf: cfg.ConfigOpts) -> Any:
     """:raises StartupError: ``transport_url`` is not one that a driver serves."""
+    # These it registers with oslo.config's global object alone, and reads from ours.
+    conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
+    conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
     try:
         return messaging.get_rpc_transport(conf)
     except (messaging.InvalidTransportURL, messaging.DriverLoadFailure) as error:
@@ -75,8 +84,8 @@ class EngineClient:
         )
         self._casts: queue.Queue[tuple[context.RequestContext, str, dict[str, Any]] | None]
         self._casts = queue.Queue(_QUEUE_SIZE)
-        self._thread = threading.Thread(target=self._send, name="casts", daemon=True)
-        self._thread.start()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
 
     def create_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None:
         self._cast(asked_by, "create_runtime", runtime_id=runtime_id)
@@ -89,6 +98,9 @@ class EngineClient:
 
     def stop(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most ``timeout`` seconds."""
+        with self._starting:
+            if self._thread is None:
+                return
         try:
             self._casts.put(None, timeout=timeout)
         except queue.Full:
@@ -100,6 +112,11 @@ class EngineClient:
             self._casts.put_nowait((asked_by, method, arguments))
         except queue.Full:
             LOG.warning("The bus is away: %s %s waits for the resync.", method, arguments)
+        # Not before: a server may have forked since this object was made.
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._send, name="casts", daemon=True)
+                self._thread.start()
 
     def _send(self) -> None:
         while (cast := self._casts.get()) is not None:

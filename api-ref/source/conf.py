@@ -13,7 +13,7 @@
 """Sphinx configuration of the API reference, built with ``tox -e api-ref``."""
 
 project = "Qinling API Reference"
-copyright = "Qinling contributors"
+project_copyright = "Qinling contributors"
 
 extensions = [
     "openstackdocstheme",

@@ -14,7 +14,7 @@
 """Sphinx configuration of the documentation, built with ``tox -e docs``."""
 
 project = "Qinling"
-copyright = "Qinling contributors"
+project_copyright = "Qinling contributors"
 
 extensions = ["openstackdocstheme"]
 root_doc = "index"

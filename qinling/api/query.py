@@ -1,13 +1,12 @@
 """What a list is asked for, read from a query string. The same for every noun."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import webob
 from oslo_config import cfg
-from webob.multidict import MultiDict
 
 from qinling import exceptions
 from qinling.db import listing as lists
@@ -17,6 +16,14 @@ _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 _ORDERED = frozenset({lists.GT, lists.GTE, lists.LT, lists.LTE})
 
 TEXT, BOOLEAN, TIME = "text", "boolean", "time"
+_PYTHON = {TEXT: str, BOOLEAN: bool, TIME: dt.datetime}
+
+# Where ``routing`` puts the query string, out of the sight of Pecan and WSME.
+QUERY = "qinling.query"
+
+# No database takes a statement of any length.
+_MAX_PARAMETERS = 100
+_MAX_VALUES = 1000
 
 
 class Query:
@@ -32,15 +39,11 @@ class Query:
     ) -> None:
         self._request = request
         self._fields = fields
-        try:
-            self._given: MultiDict[str, str] = request.GET
-            list(self._given.items())
-        except UnicodeDecodeError as error:
-            raise exceptions.BadRequest("The query string is not UTF-8.") from error
+        self._given = _parse(request.environ[QUERY])
         self.all_projects = self._boolean("all_projects", self._one("all_projects") or "false")
         limit = self._limit(conf.api.max_limit)
         self.paged = limit is not None
-        self.filters_project = any(name == "project_id" for name in self._given)
+        self.filters_project = any(name == "project_id" for name, _ in self._given)
         self.listing = lists.Listing(
             filters=self._filters(),
             sorts=self._sorts(),
@@ -53,24 +56,29 @@ class Query:
                 filters=self.listing.filters,
                 sorts=self.listing.sorts,
                 limit=self.listing.limit,
-                after=lists.decode_cursor(cursor, self.listing),
+                after=self._after(cursor),
             )
 
     def next_link(self, page: lists.Page) -> str | None:
         """The absolute URL of the page after ``page``, None at the end."""
         if page.cursor is None:
             return None
-        kept = [
-            (name, value) for name, value in self._given.items() if name not in ("marker", "cursor")
-        ]
+        kept = [given for given in self._given if given[0] not in ("marker", "cursor")]
         query = urlencode([*kept, ("marker", page.rows[-1].id), ("cursor", page.cursor)])
         return f"{self._request.path_url}?{query}"
 
     def _one(self, name: str) -> str | None:
-        values = self._given.getall(name)
+        values = [value for given, value in self._given if given == name]
         if len(values) > 1:
             raise exceptions.BadRequest(f"{name} is given {len(values)} times.")
         return values[0] if values else None
+
+    def _after(self, cursor: str) -> tuple[Any, ...]:
+        after = lists.decode_cursor(cursor, self.listing)
+        for sort, key in zip(self.listing.keys(), after, strict=True):
+            if key is not None and type(key) is not _PYTHON[self._fields[sort.field]]:
+                raise exceptions.BadRequest(f"cursor: its {sort.field} is not one of this list.")
+        return after
 
     def _limit(self, largest: int) -> int | None:
         text = self._one("limit")
@@ -104,7 +112,7 @@ class Query:
 
     def _filters(self) -> list[lists.Filter]:
         own = ("limit", "marker", "cursor", "sort", "all_projects")
-        return [self._filter(name, value) for name, value in self._given.items() if name not in own]
+        return [self._filter(name, value) for name, value in self._given if name not in own]
 
     def _filter(self, name: str, text: str) -> lists.Filter:
         kind = self._fields.get(name)
@@ -119,7 +127,12 @@ class Query:
         if (kind == BOOLEAN and operator in _ORDERED) or (kind != TEXT and operator == lists.HAS):
             raise exceptions.BadRequest(f"{name}: operator {operator} has no meaning for a {kind}.")
         if operator in (lists.IN, lists.NIN):
-            return lists.Filter(name, operator, [self._value(name, v) for v in value.split(",")])
+            values = value.split(",")
+            if len(values) > _MAX_VALUES:
+                raise exceptions.BadRequest(
+                    f"{name}: {len(values)} values are more than the {_MAX_VALUES} allowed."
+                )
+            return lists.Filter(name, operator, [self._value(name, one) for one in values])
         return lists.Filter(name, operator, self._value(name, value))
 
     def _value(self, name: str, text: str) -> Any:
@@ -155,3 +168,20 @@ class Query:
             except OverflowError as error:
                 raise exceptions.BadRequest(f"{name}: {text[:40]!r} is out of range.") from error
         return time
+
+
+def _parse(text: str) -> Sequence[tuple[str, str]]:
+    """The parameters of a query string, which WSGI gives as latin-1."""
+    try:
+        return parse_qsl(
+            text.encode("latin-1").decode(),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=_MAX_PARAMETERS,
+        )
+    except UnicodeDecodeError as error:
+        raise exceptions.BadRequest("The query string is not UTF-8.") from error
+    except ValueError as error:
+        raise exceptions.BadRequest(
+            f"The query string has more than the {_MAX_PARAMETERS} parameters allowed."
+        ) from error

@@ -38,6 +38,7 @@ def check(db: db_api.Database) -> int:
 
 
 def _commands(subparsers: Any) -> None:
+    subparsers.required = True
     for run, words in (
         (upgrade, "bring the tables to this release; again changes nothing"),
         (current, "print the revision of the database"),
@@ -48,9 +49,7 @@ def _commands(subparsers: Any) -> None:
 
 
 def prepare(argv: Sequence[str]) -> int:
-    command = cfg.SubCommandOpt(
-        "command", title="commands", required=True, handler=_commands, help="what to do"
-    )
+    command = cfg.SubCommandOpt("command", title="commands", handler=_commands, help="what to do")
     options = conf.load(argv, "qinling-db-manage", extra=[command])
     run: Any = options.command.run
     code: int = run(db_api.Database(options))

@@ -3,47 +3,19 @@
 import threading
 from typing import TYPE_CHECKING
 
-from cheroot import server as cheroot_server
 from cheroot import wsgi
-from oslo_log import log
 
 from qinling import exceptions
-from qinling.api.middleware import errors
+from qinling.cmd import protocol
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-LOG = log.getLogger(__name__)
 
 _MAX_HEADER = 64 * 1024  # bytes
 _BACKLOG = 512
 # Seconds that an idle connection is kept, and that a stop waits for calls.
 _IDLE = 75
 _STOP_TIMEOUT = 10
-
-
-class _Request(cheroot_server.HTTPRequest):
-    """Malformed requests, which never reach the application, get its error body."""
-
-    def simple_response(self, status: str, msg: str = "") -> None:
-        code = int(str(status)[:3])
-        if code < 400:
-            super().simple_response(status, msg)
-            return
-        content = errors.fault_body(code, msg or f"{str(status)[4:]}.")
-        head = (
-            f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-        )
-        self.close_connection = True
-        try:
-            self.conn.wfile.write(head.encode("latin-1") + content)
-        except OSError as error:
-            LOG.debug("The client is gone: %s", error)
-
-
-class _Connection(cheroot_server.HTTPConnection):
-    RequestHandlerClass = _Request
 
 
 class HttpServer:
@@ -62,9 +34,9 @@ class HttpServer:
             shutdown_timeout=_STOP_TIMEOUT,
             server_name="qinling",
         )
-        self._server.ConnectionClass = _Connection
+        self._server.ConnectionClass = protocol.Connection
         self._server.max_request_header_size = _MAX_HEADER
-        self._server.error_log = _to_log  # type: ignore[method-assign]
+        self._server.error_log = protocol.to_log  # type: ignore[method-assign]
         self.host = host
         self.port = port
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
@@ -87,10 +59,6 @@ class HttpServer:
 
     def _serve(self) -> None:
         self._server.serve()
-
-
-def _to_log(msg: str = "", level: int = 20, traceback: bool = False) -> None:
-    LOG.log(level, msg, exc_info=traceback)
 
 
 def url(host: str, port: int) -> str:

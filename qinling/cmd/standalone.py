@@ -31,7 +31,7 @@ def lock(state_dir: pathlib.Path) -> IO[str]:
     """
     try:
         state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
-        file = open(state_dir / "lock", "w")
+        file = open(state_dir / "lock", "w")  # noqa: SIM115  # held for good
     except OSError as error:
         raise exceptions.StartupError(
             f"--state-dir {state_dir}: cannot be written to: {error.strerror}."

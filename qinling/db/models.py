@@ -35,7 +35,8 @@ class Runtime(Base):
     updated_at: orm.Mapped[dt.datetime | None]
     name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     # Lists sort names with the missing ones last; no index could do that alone.
-    name_missing: orm.Mapped[int] = orm.mapped_column(
+    # Nullable only because MariaDB has no generated columns that are not.
+    name_missing: orm.Mapped[int | None] = orm.mapped_column(
         sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=False)
     )
     description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))

@@ -25,8 +25,11 @@ def _lost(session: orm.Session) -> sa.ColumnElement[object]:
     return sa.func.utc_timestamp(6) - sa.text(f"INTERVAL {LEASE:.0f} SECOND")
 
 
-def other_host(session: orm.Session, orchestrator: str, host: str) -> str | None:
-    """Another host with a live engine on ``orchestrator``, if there is one."""
+def _other_host(session: orm.Session, orchestrator: str, host: str) -> str | None:
+    """Another host with a live engine on ``orchestrator``, if there is one.
+
+    Locked, so that of two hosts that register at once one sees the other.
+    """
     query = (
         sa.select(Model.host)
         .where(
@@ -35,14 +38,26 @@ def other_host(session: orm.Session, orchestrator: str, host: str) -> str | None
             Model.renewed_at > _lost(session),
         )
         .limit(1)
+        .with_for_update()
     )
     return session.execute(query).scalar()
 
 
 def register(
-    session: orm.Session, service_id: str, binary: str, host: str, orchestrator: str | None
-) -> None:
-    """Take a lease, and forget those long lost."""
+    session: orm.Session,
+    service_id: str,
+    binary: str,
+    host: str,
+    orchestrator: str,
+    one_host: bool,
+) -> str | None:
+    """Take a lease, and forget those long lost.
+
+    :param one_host: only one host may have leases with this orchestrator.
+    :returns: the other host that has one, in which case none was taken.
+    """
+    if one_host and (other := _other_host(session, orchestrator, host)) is not None:
+        return other
     session.execute(sa.delete(Model).where(Model.renewed_at < _lost(session)))
     session.execute(
         sa.insert(Model).values(
@@ -54,6 +69,7 @@ def register(
             renewed_at=now(session),
         )
     )
+    return None
 
 
 def renew(session: orm.Session, service_id: str) -> bool:

@@ -166,7 +166,7 @@ class Reconciler:
         if isinstance(error, exceptions.QinlingError):
             LOG.warning(words, key.kind, key.id, pause, error)
         else:
-            LOG.exception(words, key.kind, key.id, pause, error)
+            LOG.error(words, key.kind, key.id, pause, error, exc_info=error)
 
 
 def _backoff(failures: int) -> float:

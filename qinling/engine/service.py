@@ -83,15 +83,15 @@ class Engine:
 
     def _register(self) -> None:
         driver, host = self._conf.orchestrator.driver, self._conf.engine.host
-        if self._orchestrator.one_host:
-            other = self._db.read(services.other_host, driver, host)
-            if other is not None:
-                raise exceptions.StartupError(
-                    f"An engine on host {other} runs the pools of this database with the driver "
-                    f"{driver}, which keeps them on its own host; stop it before starting one on "
-                    f"{host}, or use another database."
-                )
-        self._db.write(services.register, self._id, self._binary, host, driver)
+        other = self._db.write(
+            services.register, self._id, self._binary, host, driver, self._orchestrator.one_host
+        )
+        if other is not None:
+            raise exceptions.StartupError(
+                f"An engine on host {other} runs the pools of this database with the driver "
+                f"{driver}, which keeps them on its own host; stop it before starting one on "
+                f"{host}, or use another database."
+            )
 
     def _renew(self) -> None:
         while not self._stopping.wait(services.RENEWAL):

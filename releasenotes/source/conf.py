@@ -11,10 +11,10 @@
 # under the License.
 
 
-"""Sphinx configuration of the release notes, built with ``tox -e releasenotes``."""
+"""Sphinx configuration of the release notes; ``tox -e releasenotes`` builds them."""
 
 project = "Qinling Release Notes"
-copyright = "Qinling contributors"
+project_copyright = "Qinling contributors"
 
 extensions = [
     "openstackdocstheme",

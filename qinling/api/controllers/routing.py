@@ -3,19 +3,31 @@
 Pecan's RestController finds methods by the names in a URL and lets a query
 override the method; here a URL is served when a table says so, and everything
 else is 404 or 405 with the methods that are there.
+
+A query string is for the methods that read it themselves. Pecan and WSME,
+which would let it override a body and the ids in the URL, do not see it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pecan
 import webob
 
 from qinling import exceptions
+from qinling.api.query import QUERY
 
 # Methods of a URL below its controller, by the URL's parts after it.
 # None stands for any one part, which the method gets as an argument.
 Routes = Mapping[tuple[str | None, ...], Mapping[str, str]]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def takes_query(method: F) -> F:
+    """Mark a controller's method that reads ``environ[QUERY]``."""
+    method.takes_query = True  # type: ignore[attr-defined]
+    return method
 
 
 class Resource:
@@ -27,7 +39,12 @@ class Resource:
     def _route(
         self, parts: Sequence[str], request: webob.Request
     ) -> tuple[Callable[..., Any], list[str]]:
-        return self.find([part for part in parts if part], request)
+        method, arguments = self.find([part for part in parts if part], request)
+        query, request.environ["QUERY_STRING"] = request.environ.get("QUERY_STRING", ""), ""
+        request.environ[QUERY] = query
+        if query and not hasattr(method, "takes_query"):
+            raise exceptions.BadRequest(f"{query[:40]!r}: this call has no query parameters.")
+        return method, arguments
 
     def find(
         self, parts: list[str], request: webob.Request
@@ -40,7 +57,9 @@ class Resource:
             arguments = _match(pattern, parts)
             if arguments is None:
                 continue
-            name = methods.get("GET" if request.method == "HEAD" else request.method)
+            if "GET" in methods:
+                methods = {**methods, "HEAD": methods["GET"]}
+            name = methods.get(request.method)
             if name is None:
                 raise exceptions.MethodNotAllowed(request.method, request.path, sorted(methods))
             return getattr(self, name), arguments

@@ -21,7 +21,8 @@ LOG = log.getLogger(__name__)
 REQUEST_ID = "openstack.request_id"
 _REQUEST_ID_HEADER = "x-openstack-request-id"
 _RETRY_AFTER = "5"  # seconds
-_MAX_FAULT = 64 * 1024
+# Characters of a ``faultstring``: what a client sent is not sent back at length.
+_LONGEST_FAULT = 1000
 
 _WORDS = {
     401: "The request needs a valid token in X-Auth-Token.",
@@ -47,7 +48,7 @@ class Errors:
         except exceptions.QinlingError as error:
             return _refuse(environ, start_response, error)
         except Exception:
-            LOG.exception("%s %s failed", environ["REQUEST_METHOD"], environ.get("PATH_INFO"))
+            LOG.exception("%s failed", call(environ))
             return _answer(environ, start_response, 500, _hidden(environ), [])
         if answer.code < 400:
             start_response(answer.status, answer.headers)
@@ -89,7 +90,7 @@ def _fault(body: Iterable[bytes]) -> str | None:
         close = getattr(body, "close", None)
         if close is not None:
             close()
-    if b"faultstring" not in content or len(content) > _MAX_FAULT:
+    if b"faultstring" not in content:
         return None
     try:
         fault = json.loads(content)
@@ -124,9 +125,7 @@ def _refuse(
         # Its rest is not read, so the connection is of no further use.
         headers.append(("Connection", "close"))
     if error.code >= 500 and error.code != 503:
-        LOG.error(
-            "%s %s failed", environ["REQUEST_METHOD"], environ.get("PATH_INFO"), exc_info=error
-        )
+        LOG.error("%s failed", call(environ), exc_info=error)
         return _answer(environ, start_response, error.code, _hidden(environ), headers)
     return _answer(environ, start_response, error.code, str(error), headers)
 
@@ -153,8 +152,15 @@ def _answer(
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
 
+def call(environ: "WSGIEnvironment") -> str:
+    """The method and path for a log: no line breaks from a client, and no novels."""
+    return ascii(f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')[:200]}")[1:-1]
+
+
 def fault_body(code: int, fault: str) -> bytes:
     """The contract's error body."""
+    if len(fault) > _LONGEST_FAULT:
+        fault = f"{fault[:_LONGEST_FAULT]}…"
     return json.dumps(
         {
             "faultcode": "Client" if code < 500 else "Server",

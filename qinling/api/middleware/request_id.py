@@ -9,7 +9,7 @@ from oslo_log import log
 from oslo_utils import uuidutils
 
 from qinling import context
-from qinling.api.middleware.errors import REQUEST_ID
+from qinling.api.middleware.errors import REQUEST_ID, call
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -42,14 +42,16 @@ class RequestId:
         )
         began = time.monotonic()
 
+        def answered(status: str) -> None:
+            spent = (time.monotonic() - began) * 1000
+            LOG.info("%s %s %.1f ms", call(environ), status, spent)
+
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            LOG.info(
-                "%s %s %s %.1f ms",
-                environ["REQUEST_METHOD"],
-                environ.get("PATH_INFO"),
-                status[:3],
-                (time.monotonic() - began) * 1000,
-            )
+            answered(status[:3])
             return start_response(status, [*headers, (_HEADER, request_id)], exc_info)
 
-        return self._application(environ, start)
+        try:
+            return self._application(environ, start)
+        except Exception as error:
+            answered(str(getattr(error, "code", 500)))
+            raise

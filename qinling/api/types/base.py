@@ -1,13 +1,20 @@
 """What the wire types of all nouns are made of."""
 
 import datetime as dt
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import wsme
+import wsme.exc
 from wsme import types as wtypes
+from wsme.rest import json as wsme_json
 from wsmeext import pecan as wsme_pecan
+
+from qinling import exceptions
+
+_UUID = re.compile("[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,17 +28,16 @@ def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
 
 
 class Uuid(wtypes.UserType):  # type: ignore[misc]
-    """A UUID, in whichever of its spellings it came."""
+    """A UUID, with or without its dashes."""
 
     basetype = str
     name = "uuid"
 
     @staticmethod
     def validate(value: Any) -> str:
-        try:
-            return str(uuid.UUID(value))
-        except (ValueError, AttributeError, TypeError) as error:
-            raise ValueError("it is not a UUID") from error
+        if not isinstance(value, str) or not _UUID.fullmatch(value):
+            raise ValueError("it is not a UUID")
+        return str(uuid.UUID(value))
 
     @staticmethod
     def frombasetype(value: Any) -> str | None:
@@ -99,6 +105,31 @@ class Type(wtypes.Base):  # type: ignore[misc]
             for attribute in self._wsme_attributes
             if (value := getattr(self, attribute.name)) is not wsme.Unset
         }
+
+
+@wsme_json.fromjson.when_type(type(Type))  # type: ignore[untyped-decorator]
+def _from_json(kind: type[Type], given: dict[str, Any]) -> Type:
+    """The body of a call, in the place of WSME's own reading of it.
+
+    That one takes 1 and "yes" for true, and tells what is wrong with the
+    client's value in front of the reason, however long it is.
+    """
+    body = kind()
+    attributes = {attribute.name: attribute for attribute in kind._wsme_attributes}
+    for name, value in given.items():
+        attribute = attributes.get(name)
+        if attribute is None:
+            raise exceptions.BadRequest(f"{name[:255]}: this call has no such attribute.")
+        if attribute.readonly:
+            raise exceptions.BadRequest(f"{name}: no client can set it.")
+        try:
+            setattr(body, name, value)
+        except wsme.exc.InvalidInput as error:
+            raise exceptions.BadRequest(f"{name}: {error.msg}.") from error
+    for attribute in attributes.values():
+        if attribute.mandatory and attribute.name not in given:
+            raise exceptions.BadRequest(f"{attribute.name}: it is required.")
+    return body
 
 
 def readonly(datatype: Any) -> Any:

@@ -99,7 +99,7 @@ def start(
         id=worker_id,
         image=image,
         pid=popen.pid,
-        started=start_time(popen.pid) or 0,
+        started=_stat(popen.pid)[1],  # there even when it has ended: nobody waited for it yet
         boot=BOOT_ID,
         port=port,
         born=time.time(),
@@ -120,11 +120,17 @@ def start_time(pid: int) -> int | None:
     Field 22 of /proc/PID/stat (proc_pid_stat(5)); a zombie has ended.
     """
     try:
-        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+        state, started = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return None if state in "ZX" else started
+
+
+def _stat(pid: int) -> tuple[str, int]:
+    """State and start time of a pid; the name before them may hold anything."""
+    stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
     state, *rest = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(rest[18])
+    return state, int(rest[18])
 
 
 def open_pidfd(entry: WorkerEntry) -> int | None:

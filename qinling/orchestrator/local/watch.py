@@ -91,10 +91,9 @@ class Watch:
         with self._lock:
             watched = self._workers.get(entry.id)
             if watched is None:
-                pidfd = process.open_pidfd(entry)
+                # Our own child's pid is its own until we have waited for it.
+                pidfd = process.open_pidfd(entry) if popen is None else os.pidfd_open(entry.pid)
                 if pidfd is None:
-                    if popen is not None:
-                        popen.poll()
                     return Health.GONE
                 watched = Watched(pool_id, entry, pidfd, popen)
                 self._workers[entry.id] = watched

@@ -55,6 +55,7 @@ class RuntimesController(routing.Resource):
         self._engine.create_runtime(caller, row.id)
         return types.Runtime.from_row(row)
 
+    @routing.takes_query
     @expose(types.Runtimes)
     def show_all(self) -> types.Runtimes:
         caller = _caller()

@@ -23,7 +23,6 @@ def upgrade() -> None:
             "name_missing",
             sa.SmallInteger,
             sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=False),
-            nullable=False,
         ),
         sa.Column("description", sa.String(255)),
         sa.Column("image", sa.String(255), nullable=False),

@@ -1,0 +1,216 @@
+"""HTTP/1.1 by RFC 9112, where cheroot by itself is lenient.
+
+What two programs could take for two different requests is refused here, so
+that no proxy in front of the API can be made to let one pass inside another.
+Refusals have the API's error body, and the connection ends after them.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import socket
+import time
+from typing import IO, Any
+
+from cheroot import server as cheroot_server
+from oslo_context import context as oslo_context
+from oslo_log import log
+
+from qinling.api.middleware import errors
+
+LOG = log.getLogger(__name__)
+
+_HEADER = re.compile(rb"([!#$%&'*+.^`|~\w-]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n")
+_HOST = re.compile(rb"([\w.~%-]+|\[[\w:.%]+\])(:\d{1,5})?")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Z-]+")
+_NOT_IN_URI = re.compile(rb"[^\x21-\x7e]")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
+
+_MAX_LINE = 4096  # bytes of a chunk's head or of a trailer
+_MAX_TRAILERS = 100
+# Seconds that what a client still sends is thrown away after its answer, and
+# that it may pause meanwhile.
+_LINGER = 5.0
+_LINGER_PAUSE = 1.0
+
+# Answers of cheroot that would blame the service for what the client did.
+_CLIENTS_FAULT = {
+    "501": "Transfer-Encoding: nothing but chunked is served.",
+    "505": "Nothing but HTTP/1.0 and HTTP/1.1 is served.",
+}
+
+
+class _Headers(cheroot_server.HeaderReader):
+    """Header lines as they must be: no folding, no blank before the colon."""
+
+    def __call__(
+        self, rfile: IO[bytes], headers: dict[bytes, bytes] | None = None
+    ) -> dict[bytes, bytes]:
+        headers = {} if headers is None else headers
+        while (line := rfile.readline()) != b"\r\n":
+            found = _HEADER.fullmatch(line)
+            if found is None:
+                raise ValueError(f"Malformed header line {line[:40]!r}.")
+            name, value = found[1].title(), found[2].rstrip(b" \t")
+            if b"_" in name:
+                continue  # WSGI could not tell it from one with a dash
+            # One that may stand only once is then refused for its comma.
+            headers[name] = b", ".join((headers[name], value)) if name in headers else value
+        return headers
+
+
+class _Chunks(io.RawIOBase):
+    """A body in chunks; it is a ValueError when they are malformed."""
+
+    def __init__(self, rfile: IO[bytes]) -> None:
+        self._rfile = rfile
+        self._left = 0
+        self.ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left and not self.ended:
+            self._begin()
+        if self.ended:
+            return 0
+        piece = self._rfile.read(min(len(buffer), self._left))
+        if not piece:
+            raise ValueError("the connection ended within a chunk")
+        buffer[: len(piece)] = piece
+        self._left -= len(piece)
+        if not self._left and self._rfile.read(2) != b"\r\n":
+            raise ValueError("a chunk is longer than its size")
+        return len(piece)
+
+    def _begin(self) -> None:
+        head = self._rfile.readline(_MAX_LINE)
+        found = _CHUNK.fullmatch(head)
+        if found is None:
+            raise ValueError(f"a chunk cannot begin with {head[:40]!r}")
+        self._left = int(found[1], 16)
+        if self._left:
+            return
+        for _ in range(_MAX_TRAILERS):
+            line = self._rfile.readline(_MAX_LINE)
+            if line == b"\r\n":
+                self.ended = True
+                return
+            if not line.endswith(b"\r\n"):
+                break
+        raise ValueError("the trailers after the last chunk do not end")
+
+
+class _Request(cheroot_server.HTTPRequest):
+    header_reader = _Headers()
+
+    def read_request_line(self) -> bool:
+        try:
+            read = super().read_request_line()  # type: ignore[no-untyped-call]
+        except ValueError:
+            return self._refuse("Malformed Request-URI.")
+        if read and _NOT_IN_URI.search(self.uri):
+            return self._refuse("The Request-URI has characters that must be percent-encoded.")
+        if read and not _METHOD.fullmatch(self.method):
+            return self._refuse("Malformed method.")
+        return bool(read)
+
+    def read_request_headers(self) -> bool:
+        if not super().read_request_headers():  # type: ignore[no-untyped-call]
+            return False
+        fault = _ambiguity(self.inheaders, self.response_protocol)
+        return self._refuse(fault) if fault else True
+
+    def respond(self) -> None:
+        if self.chunked_read:
+            self._chunks = _Chunks(self.conn.rfile)
+            self.rfile = io.BufferedReader(self._chunks)
+        else:
+            length = int(self.inheaders.get(b"Content-Length", 0))
+            self.rfile = cheroot_server.KnownLengthRFile(self.conn.rfile, length)
+        self.server.gateway(self).respond()
+        self.ensure_headers_sent()
+        if self.chunked_write:
+            self.conn.wfile.write(b"0\r\n\r\n")
+
+    def send_headers(self) -> None:
+        unread = not self._chunks.ended if self.chunked_read else self.rfile.remaining
+        if unread:
+            # Read on, it would be taken for the next request.
+            self.close_connection = self.conn.unread = True
+        super().send_headers()
+
+    def simple_response(self, status: str, msg: str = "") -> None:
+        """Answer what never reaches the application."""
+        status = str(status)
+        if status[:3] in _CLIENTS_FAULT:
+            status, msg = "400 Bad Request", _CLIENTS_FAULT[status[:3]]
+        code = int(status[:3])
+        content = errors.fault_body(code, msg or f"{status[4:]}.")
+        request_id = oslo_context.generate_request_id()
+        LOG.info("%s was answered before it was a request: %s %s", request_id, status, msg)
+        head = (
+            f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(content)}\r\nConnection: close\r\n"
+            f"x-openstack-request-id: {request_id}\r\n"
+            + ("Allow: DELETE, GET, HEAD, POST, PUT\r\n" if code == 405 else "")
+        )
+        self.close_connection = self.conn.unread = True
+        try:
+            self.conn.wfile.write(head.encode("latin-1") + b"\r\n" + content)
+        except OSError as error:
+            LOG.debug("The client is gone: %s", error)
+
+    def _refuse(self, fault: str) -> bool:
+        self.simple_response("400 Bad Request", fault)
+        return False
+
+
+class Connection(cheroot_server.HTTPConnection):
+    """A connection whose client gets to read why it was refused."""
+
+    RequestHandlerClass = _Request
+    # Whether the client may still be sending what nobody will read.
+    unread = False
+
+    def close(self) -> None:
+        # An error let out of here would end the whole server.
+        with contextlib.suppress(OSError):
+            if self.unread:
+                self._linger()
+        with contextlib.suppress(OSError):
+            super().close()
+
+    def _linger(self) -> None:
+        """Closed with bytes unread, the connection is reset and the answer lost."""
+        self.socket.shutdown(socket.SHUT_WR)
+        self.socket.settimeout(_LINGER_PAUSE)
+        until = time.monotonic() + _LINGER
+        while time.monotonic() < until and self.socket.recv(65536):
+            pass
+
+
+def to_log(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+    """What cheroot has to say."""
+    LOG.log(level, msg, exc_info=traceback)
+
+
+def _ambiguity(headers: dict[bytes, bytes], protocol: str) -> str | None:
+    """What in ``headers`` keeps the end of the request, or its server, from being certain."""
+    length = headers.get(b"Content-Length")
+    if length is not None and not length.isdigit():
+        return "Content-Length is not a number."
+    encoding = headers.get(b"Transfer-Encoding")
+    if encoding is not None:
+        if encoding.lower() != b"chunked":
+            return _CLIENTS_FAULT["501"]
+        if length is not None:
+            return "Content-Length and Transfer-Encoding exclude each other."
+        if protocol != "HTTP/1.1":
+            return "Transfer-Encoding: HTTP/1.0 has none."
+    host = headers.get(b"Host")
+    if host is None:
+        return "Host is missing." if protocol == "HTTP/1.1" else None
+    return None if _HOST.fullmatch(host) else "Host is malformed, or was given twice."
