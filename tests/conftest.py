@@ -22,20 +22,12 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
         yield server
 
 
-def _open(path: Path) -> Path:
-    """Let worker processes with user ids of their own pass through pytest's folders."""
-    for folder in (path, *path.parents):
-        if folder.name.startswith("pytest-"):
-            folder.chmod(0o711)
-    return path
-
-
 @pytest.fixture(scope="session", params=["standalone", "distributed"])
 def deployment(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """A running installation that all tests share, of each kind in turn: leave it as it was."""
-    root = _open(tmp_path_factory.mktemp(request.param))
+    root = tmp_path_factory.mktemp(request.param)
     found: Deployment
     if request.param == "standalone":
         found = Standalone(root)
@@ -49,7 +41,7 @@ def deployment(
 @pytest.fixture
 def standalone(tmp_path: Path) -> Iterator[Standalone]:
     """An installation in one process, running, for one test alone."""
-    found = Standalone(_open(tmp_path))
+    found = Standalone(tmp_path)
     with running(found):
         yield found
 
@@ -59,7 +51,7 @@ def distributed(tmp_path: Path, mariadb: MariaDB, rabbitmq: RabbitMQ) -> Iterato
     """An installation of processes, running, for one test alone."""
     mariadb.heal()
     rabbitmq.heal()
-    found = Distributed(_open(tmp_path), mariadb, rabbitmq)
+    found = Distributed(tmp_path, mariadb, rabbitmq)
     with running(found):
         yield found
     mariadb.heal()

@@ -17,6 +17,7 @@ from cheroot import server as cheroot_server
 from oslo_context import context as oslo_context
 from oslo_log import log
 
+from qinling import context
 from qinling.api.middleware import errors
 
 LOG = log.getLogger(__name__)
@@ -51,7 +52,7 @@ class _Headers(cheroot_server.HeaderReader):
         while (line := rfile.readline()) != b"\r\n":
             found = _HEADER.fullmatch(line)
             if found is None:
-                raise ValueError(f"Malformed header line {line[:40]!r}.")
+                raise ValueError(f"Malformed header line {_shown(line)}.")
             name, value = found[1].title(), found[2].rstrip(b" \t")
             if b"_" in name:
                 continue  # WSGI could not tell it from one with a dash
@@ -89,7 +90,7 @@ class _Chunks(io.RawIOBase):
         head = self._rfile.readline(_MAX_LINE)
         found = _CHUNK.fullmatch(head)
         if found is None:
-            raise ValueError(f"a chunk cannot begin with {head[:40]!r}")
+            raise ValueError(f"a chunk cannot begin with {_shown(head)}")
         self._left = int(found[1], 16)
         if self._left:
             return
@@ -150,7 +151,8 @@ class _Request(cheroot_server.HTTPRequest):
         code = int(status[:3])
         content = errors.fault_body(code, msg or f"{status[4:]}.")
         request_id = oslo_context.generate_request_id()
-        LOG.info("%s was answered before it was a request: %s %s", request_id, status, msg)
+        context.RequestContext(request_id=request_id)
+        LOG.info("What is no request was answered: %s %s", status, msg)
         head = (
             f"{self.server.protocol} {status}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(content)}\r\nConnection: close\r\n"
@@ -195,6 +197,10 @@ class Connection(cheroot_server.HTTPConnection):
 def to_log(msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
     """What cheroot has to say."""
     LOG.log(level, msg, exc_info=traceback)
+
+
+def _shown(line: bytes) -> str:
+    return ascii(line[:40].decode("latin-1"))
 
 
 def _ambiguity(headers: dict[bytes, bytes], protocol: str) -> str | None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _MAX_HEADER = 64 * 1024  # bytes
 _BACKLOG = 512
+# Idle connections that are kept; they occupy no thread.
+_KEPT = 1000
 # Seconds that an idle connection is kept, and that a stop waits for calls.
 _IDLE = 75
 _STOP_TIMEOUT = 10
@@ -36,6 +38,7 @@ class HttpServer:
         )
         self._server.ConnectionClass = protocol.Connection
         self._server.max_request_header_size = _MAX_HEADER
+        self._server.keep_alive_conn_limit = _KEPT
         self._server.error_log = protocol.to_log  # type: ignore[method-assign]
         self.host = host
         self.port = port

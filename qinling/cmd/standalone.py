@@ -30,7 +30,7 @@ def lock(state_dir: pathlib.Path) -> IO[str]:
     :raises StartupError: another one has it, or it cannot be written to.
     """
     try:
-        state_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = open(state_dir / "lock", "w")  # noqa: SIM115  # held for good
     except OSError as error:
         raise exceptions.StartupError(

@@ -3,6 +3,8 @@
 ``load`` makes a ``ConfigOpts`` of its own, which is handed on from there.
 """
 
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -60,18 +62,25 @@ def load(
     conf = cfg.ConfigOpts()
     register(conf)
     conf.register_cli_opts(extra)
+    said = io.StringIO()
     try:
-        conf(
-            list(argv),
-            project="qinling",
-            prog=prog,
-            version=version(),
-            default_config_files=list(files) if files is not None else None,
-        )
+        with contextlib.redirect_stderr(said):
+            conf(
+                list(argv),
+                project="qinling",
+                prog=prog,
+                version=version(),
+                default_config_files=list(files) if files is not None else None,
+            )
         _read_all(conf)
         log.setup(conf, "qinling")
     except (cfg.Error, log.LogConfigError, ValueError, OSError) as error:
         raise exceptions.StartupError(f"{prog}: configuration: {_one_line(error)}") from error
+    except SystemExit as end:
+        if not end.code:
+            raise  # --help or --version
+        # argparse has told how it is used, and in its last line what was wrong.
+        raise exceptions.StartupError(said.getvalue().strip().rpartition("\n")[2]) from end
     return conf
 
 

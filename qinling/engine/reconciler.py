@@ -24,6 +24,8 @@ LOG = log.getLogger(__name__)
 # Seconds before a key whose work failed is tried again, and the longest such pause.
 _BACKOFF = 0.2
 _MAX_BACKOFF = 60.0
+# A pool is busy for milliseconds: so many tries in a row, a tenth of a second apart, are no failure.
+_BUSY_TRIES = 50
 
 
 class Key(NamedTuple):
@@ -144,8 +146,11 @@ class Reconciler:
         try:
             pause = self._reconciles[key.kind](key.id)
             failed = False
-        except exceptions.PoolBusy:
-            pause, failed = random.uniform(0.05, 0.15), False  # nosec B311
+        except exceptions.PoolBusy as error:
+            pause, failed = random.uniform(0.05, 0.15), True  # nosec B311
+            if slot.failures >= _BUSY_TRIES:
+                pause = _backoff(slot.failures - _BUSY_TRIES)
+                self._tell(key, error, pause)
         except Exception as error:
             pause, failed = _backoff(slot.failures), True
             self._tell(key, error, pause)

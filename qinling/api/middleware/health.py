@@ -33,5 +33,6 @@ class Health:
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             raise exceptions.MethodNotAllowed(environ["REQUEST_METHOD"], PATH, ["GET", "HEAD"])
         self._db.ping()
+        environ["HTTP_ACCEPT"] = "application/json"
         answer: Iterable[bytes] = self._check(environ, start_response)
         return answer

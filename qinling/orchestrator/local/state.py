@@ -77,8 +77,9 @@ class StateDir:
         :raises StartupError: they cannot.
         """
         try:
+            # Nothing here is a worker's business: it gets what it needs as descriptors.
             for folder in (self.path, self.pools, self.logs):
-                folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.pools) as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()
