@@ -3,4 +3,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/venv.sh
+
+lock
+project_venv
+unlock
 exec .venv/bin/python tools/demo.py "$@"

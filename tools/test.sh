@@ -15,7 +15,4 @@ make_venv .venv-client "OpenStack's client" base tools/constraints-client.txt \
 debian_packages 'the database and broker' mariadb-server rabbitmq-server
 unlock
 
-# What the tests leave, as the logs of their services, stays in the checkout too.
-mkdir -p .tmp
-export TMPDIR=$PWD/.tmp
 exec .venv/bin/python -m pytest "$@"

@@ -6,6 +6,10 @@
 PYTHON=${PYTHON:-python3}
 ROOT=$(pwd -P)
 
+# What they and all that they start leave behind, as logs and caches, stays in the checkout.
+mkdir -p "$ROOT/.tmp"
+export TMPDIR=$ROOT/.tmp XDG_CACHE_HOME=$ROOT/.tmp/cache
+
 say() {
     printf '%s\n' "$*"
 }
