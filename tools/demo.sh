@@ -5,6 +5,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/venv.sh
 
 lock
-project_venv
+project_venv base
 unlock
 exec .venv/bin/python tools/demo.py "$@"

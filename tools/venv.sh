@@ -3,7 +3,14 @@
 # said for each. Sourced by tools/demo.sh and tools/test.sh, with the checkout as the current
 # directory; PYTHON is the interpreter to make them with (python3).
 
-PYTHON=${PYTHON:-python3}
+# The distribution's own Python where it is new enough: every user can read it, so that workers can
+# have user ids of their own.
+if [[ -z ${PYTHON:-} ]]; then
+    PYTHON=python3
+    if /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        PYTHON=/usr/bin/python3
+    fi
+fi
 ROOT=$(pwd -P)
 
 # What they and all that they start leave behind, as logs and caches, stays in the checkout.
@@ -163,10 +170,13 @@ usable() {
     grep -qF "$ROOT/$1/bin/python" "$1/bin/pip" 2>/dev/null && "$1/bin/python" -c 'import pip' 2>/dev/null
 }
 
-# project_venv [EXTRA]: the project itself, editable, with one of its extras
+# project_venv WHAT: the project itself, editable; what is "base", or the extra that is wanted too
 project_venv() {
-    local extra=${1:-}
-    make_venv .venv "Qinling${extra:+ and what its ${extra}s need}" "${extra:-base}" \
-        constraints.txt setup.cfg pyproject.toml \
-        -- -c constraints.txt -e ".${extra:+[$extra]}"
+    local wanted=. purpose=Qinling
+    if [[ $1 != base ]]; then
+        wanted=.[$1]
+        purpose="Qinling and what its ${1}s need"
+    fi
+    make_venv .venv "$purpose" "$1" constraints.txt setup.cfg pyproject.toml \
+        -- -c constraints.txt -e "$wanted"
 }

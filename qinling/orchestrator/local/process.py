@@ -14,6 +14,7 @@ import contextlib
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +62,7 @@ def start(
         as user and group id, which no other living worker on this host has.
     :raises OrchestratorError: it could not be started; nothing is left of it.
     """
+    limited = _limited(command)
     receiving, lifeline = os.pipe()
     try:
         with (
@@ -70,7 +72,7 @@ def start(
             port = listener.getsockname()[1]
             uid = None if uid_base is None else uid_base + port
             popen = subprocess.Popen(
-                command,
+                limited,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -104,14 +106,20 @@ def start(
         port=port,
         born=time.time(),
     )
-    _limit(popen.pid)
     return Started(entry, popen, lifeline)
 
 
-def _limit(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (_NOFILE, _NOFILE))
-        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+def _limited(command: Sequence[str]) -> list[str]:
+    """The command, run by prlimit(1): by then the process has the worker's user id.
+
+    From outside only a process with CAP_SYS_RESOURCE may limit another user's.
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise exceptions.OrchestratorError(f"cannot run {command[0]}: no such program")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _NOFILE if most == resource.RLIM_INFINITY else min(_NOFILE, most)
+    return ["prlimit", f"--nofile={files}", "--core=0", "--", program, *command[1:]]
 
 
 def start_time(pid: int) -> int | None:

@@ -140,14 +140,17 @@ class StateDir:
         """
         path = self._file(pool_id).with_suffix(".lock")
         while True:
-            with _told("lock", path), open(path, "a") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise exceptions.PoolBusy(
-                        f"Pool {pool_id} is being worked on by another engine."
-                    ) from error
-                if _is_at(file.fileno(), path):
+            with contextlib.ExitStack() as held:
+                with _told("lock", path):
+                    file = held.enter_context(open(path, "a"))
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError as error:
+                        raise exceptions.PoolBusy(
+                            f"Pool {pool_id} is being worked on by another engine."
+                        ) from error
+                    current = _is_at(file.fileno(), path)
+                if current:
                     yield
                     return
                 # Deleted with its pool between the two calls: a new file counts.
