@@ -67,8 +67,7 @@ def crash_everywhere(
         engine.start()
         engine.wait_for_line("The engine is running", timeout=30)
         ask()
-        wait_until(lambda: not engine.running or _settled(installation), 20, "crash or end")
-        crashed = not engine.running
+        crashed = wait_for_crash_or_end(installation, engine)
         engine.close()
         installation.engine.start()
         well()
@@ -76,6 +75,12 @@ def crash_everywhere(
         if not crashed:
             return number - 1
     raise AssertionError("an engine was killed at each of 99 touches")
+
+
+def wait_for_crash_or_end(installation: Distributed, engine: Process) -> bool:
+    """Whether an engine was killed before it had settled everything."""
+    wait_until(lambda: not engine.running or _settled(installation), 20, "crash or end")
+    return not engine.running
 
 
 def _settled(installation: Distributed) -> bool:
@@ -154,12 +159,20 @@ def test_workers_live_on_while_the_engine_is_restarted_and_are_adopted(
         # It knows them: one that dies is replaced, the other stays.
         victim = min(workers)
         os.kill(victim, signal.SIGKILL)
-        wait_until(
-            lambda: len(distributed.worker_pids() - workers) == 1, 20, "the victim's replacement"
-        )
-        assert distributed.worker_pids() >= workers - {victim}
+        left = workers - {victim}
+        workers = replaced(distributed, victim, left)
         wait_whole(distributed, runtime_id, "python3")
-        workers = distributed.worker_pids()
+
+
+def replaced(installation: Distributed, victim: int, left: set[int]) -> set[int]:
+    """Wait until a killed worker has a successor beside those left, and return all."""
+
+    def done() -> bool:
+        pids = installation.worker_pids()
+        return victim not in pids and left < pids and len(pids) == len(left) + 1
+
+    wait_until(done, 20, "the killed worker's successor beside the others")
+    return installation.worker_pids()
 
 
 def test_two_engines_share_the_work_and_double_nothing(distributed: Distributed) -> None:
