@@ -71,6 +71,9 @@ def transport(conf: cfg.ConfigOpts) -> Any:
         return messaging.get_rpc_transport(conf)
     except (messaging.InvalidTransportURL, messaging.DriverLoadFailure) as error:
         raise exceptions.StartupError(f"transport_url: {error}") from error
+    except ValueError as error:
+        # Not its text: it may quote a piece of the password.
+        raise exceptions.StartupError("transport_url: it is not a URL") from error
 
 
 class EngineClient:

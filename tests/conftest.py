@@ -1,25 +1,17 @@
 """Fixtures that all tests share: the services, once per run, and installations on them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.fixtures.deployment import Deployment, Distributed, Standalone, running
+from tests.fixtures.keystone import Keystone
 from tests.fixtures.mariadb import MariaDB
+from tests.fixtures.personas import Persona, make_personas
 from tests.fixtures.rabbitmq import RabbitMQ
 
-
-@pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    with MariaDB(tmp_path_factory.mktemp("mariadb")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
-        yield server
+pytest_plugins = ("tests.fixtures.services",)
 
 
 @pytest.fixture(scope="session", params=["standalone", "distributed"])
@@ -56,3 +48,30 @@ def distributed(tmp_path: Path, mariadb: MariaDB, rabbitmq: RabbitMQ) -> Iterato
         yield found
     mariadb.heal()
     rabbitmq.heal()
+
+
+@pytest.fixture(scope="session")
+def guarded(
+    tmp_path_factory: pytest.TempPathFactory,
+    mariadb: MariaDB,
+    rabbitmq: RabbitMQ,
+    keystone: Keystone,
+) -> Iterator[Distributed]:
+    """A running installation behind Keystone, and in its catalog, that all tests share.
+
+    It counts a token as Keystone does, at each call: a test may stop Keystone or revoke a token.
+    """
+    options = {
+        "pecan": {"auth_enable": "true"},
+        "keystone_authtoken": {**keystone.middleware_options(), "token_cache_time": "-1"},
+    }
+    found = Distributed(tmp_path_factory.mktemp("guarded"), mariadb, rabbitmq, options)
+    keystone.catalog(found.url)
+    with running(found):
+        yield found
+
+
+@pytest.fixture(scope="session")
+def personas(keystone: Keystone) -> Mapping[str, Persona]:
+    """One caller of each kind; tests/functional/personas.yaml says who they are."""
+    return make_personas(keystone)

@@ -150,6 +150,7 @@ class _Request(cheroot_server.HTTPRequest):
             status, msg = "400 Bad Request", _CLIENTS_FAULT[status[:3]]
         code = int(status[:3])
         content = errors.fault_body(code, msg or f"{status[4:]}.")
+        shown = content if getattr(self, "method", b"") != b"HEAD" else b""
         request_id = oslo_context.generate_request_id()
         context.RequestContext(request_id=request_id)
         LOG.info("What is no request was answered: %s %s", status, msg)
@@ -161,7 +162,7 @@ class _Request(cheroot_server.HTTPRequest):
         )
         self.close_connection = self.conn.unread = True
         try:
-            self.conn.wfile.write(head.encode("latin-1") + b"\r\n" + content)
+            self.conn.wfile.write(head.encode("latin-1") + b"\r\n" + shown)
         except OSError as error:
             LOG.debug("The client is gone: %s", error)
 

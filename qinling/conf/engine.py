@@ -7,8 +7,10 @@ from oslo_config import cfg
 GROUP = "engine"
 
 OPTS = [
-    cfg.HostAddressOpt(
+    cfg.StrOpt(
         "host",
+        # Not an address: a host's name may have what DNS does not allow.
+        regex=r"^\S{1,200}$",
         default=socket.gethostname(),
         sample_default="<the host's name>",
         help="Name of this host, unique among the hosts of one installation. Engines that keep "

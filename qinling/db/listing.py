@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import orm
 
 from qinling import exceptions
 
@@ -79,8 +78,8 @@ class Page:
 
 
 def fetch(
-    session: orm.Session,
-    model: type[Any],
+    connection: sa.Connection,
+    table: sa.Table,
     columns: Sequence[Any],
     listing: Listing,
     *conditions: sa.ColumnElement[bool],
@@ -92,14 +91,14 @@ def fetch(
     keys = listing.keys()
     query = sa.select(*columns).where(*conditions)
     for wanted in listing.filters:
-        query = query.where(_condition(getattr(model, wanted.field), wanted))
+        query = query.where(_condition(table.c[wanted.field], wanted))
     after = listing.after
     if after is None and listing.marker is not None:
-        after = _keys_of(session, model, keys, listing.marker)
+        after = _keys_of(connection, table, keys, listing.marker)
     if after is not None:
-        query = query.where(_behind(model, keys, after))
-    query = query.order_by(*_order(model, keys)).limit(listing.limit + 1)
-    rows = session.execute(query).all()
+        query = query.where(_behind(table, keys, after))
+    query = query.order_by(*_order(table, keys)).limit(listing.limit + 1)
+    rows = connection.execute(query).all()
     if len(rows) <= listing.limit:
         return rows, None
     rows = rows[: listing.limit]
@@ -153,10 +152,10 @@ def _unstorable(text: str) -> bool:
 
 
 def _keys_of(
-    session: orm.Session, model: type[Any], keys: Sequence[Sort], marker: str
+    connection: sa.Connection, table: sa.Table, keys: Sequence[Sort], marker: str
 ) -> tuple[Any, ...]:
-    row = session.execute(
-        sa.select(*(getattr(model, sort.field) for sort in keys)).where(model.id == marker)
+    row = connection.execute(
+        sa.select(*(table.c[sort.field] for sort in keys)).where(table.c.id == marker)
     ).one_or_none()
     if row is None:
         raise exceptions.BadRequest(
@@ -195,27 +194,27 @@ def _condition(column: Any, wanted: Filter) -> sa.ColumnElement[bool]:
     return condition
 
 
-def _missing(model: type[Any], name: str) -> Any:
+def _missing(table: sa.Table, name: str) -> Any:
     """An expression that puts the rows without a value last; None where all have one."""
-    column = getattr(model, name)
+    column = table.c[name]
     if not column.nullable:
         return None
-    indexed = getattr(model, f"{name}_missing", None)
+    indexed = table.c.get(f"{name}_missing")
     return indexed if indexed is not None else sa.case((column.is_(None), 1), else_=0)
 
 
-def _order(model: type[Any], keys: Sequence[Sort]) -> list[Any]:
+def _order(table: sa.Table, keys: Sequence[Sort]) -> list[Any]:
     order: list[Any] = []
     for sort in keys:
-        missing = _missing(model, sort.field)
+        missing = _missing(table, sort.field)
         if missing is not None:
             order.append(missing)
-        column = getattr(model, sort.field)
+        column = table.c[sort.field]
         order.append(column.desc() if sort.descending else column)
     return order
 
 
-def _behind(model: type[Any], keys: Sequence[Sort], after: Sequence[Any]) -> sa.ColumnElement[bool]:
+def _behind(table: sa.Table, keys: Sequence[Sort], after: Sequence[Any]) -> sa.ColumnElement[bool]:
     """Rows behind ``after``: (a > x) or (a = x and ((b > y) or (b = y and …))).
 
     Nested this way MariaDB reads it as one range of an index on (a, b, …); it
@@ -224,19 +223,21 @@ def _behind(model: type[Any], keys: Sequence[Sort], after: Sequence[Any]) -> sa.
     condition: Any = sa.false()
     bound: Any = None
     for sort, value in reversed(list(zip(keys, after, strict=True))):
-        column = getattr(model, sort.field)
-        missing = _missing(model, sort.field)
+        column = table.c[sort.field]
+        missing = _missing(table, sort.field)
+        # SQLAlchemy compares nothing with a bare True or False.
+        key = sa.literal(value, column.type)
         if missing is None:
-            further = column < value if sort.descending else column > value
-            condition = further | ((column == value) & condition)
-            bound = column <= value if sort.descending else column >= value
+            further = column < key if sort.descending else column > key
+            condition = further | ((column == key) & condition)
+            bound = column <= key if sort.descending else column >= key
         elif value is None:
             condition = (missing == 1) & condition
             bound = missing == 1
         else:
-            further = column < value if sort.descending else column > value
+            further = column < key if sort.descending else column > key
             condition = (missing == 1) | (
-                (missing == 0) & (further | ((column == value) & condition))
+                (missing == 0) & (further | ((column == key) & condition))
             )
             bound = None
     result: sa.ColumnElement[bool] = condition if bound is None else bound & condition

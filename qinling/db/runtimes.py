@@ -1,4 +1,4 @@
-"""Queries on runtimes. Each takes a session and is one transaction (``db.api``)."""
+"""Queries on runtimes. Each takes a connection and is one transaction (``db.api``)."""
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 import sqlalchemy as sa
 from oslo_utils import timeutils
-from sqlalchemy import orm
 
 from qinling import exceptions, states
 from qinling.db import listing as lists
 from qinling.db import models
 from qinling.states import RuntimeStatus
 
-Model = models.Runtime
+# Core's table: the mapped class would cost each query its annotations.
+Table: sa.Table = models.Runtime.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Seen:
     whole: bool
 
 
-_COLUMNS = [getattr(Model, entry.name) for entry in fields(Runtime)]
+_COLUMNS = [Table.c[entry.name] for entry in fields(Runtime)]
+_FIND = sa.select(*_COLUMNS).where(Table.c.id == sa.bindparam("runtime_id"))
 # A runtime's fields that lists can be filtered and sorted by.
 LISTED = (
     "id",
@@ -72,7 +73,7 @@ def _runtime(row: sa.Row[Any]) -> Runtime:
     return Runtime(**values)
 
 
-def create(session: orm.Session, values: dict[str, Any]) -> Runtime:
+def create(connection: sa.Connection, values: dict[str, Any]) -> Runtime:
     """Insert a runtime that is to be created."""
     runtime = Runtime(
         **values,
@@ -87,46 +88,46 @@ def create(session: orm.Session, values: dict[str, Any]) -> Runtime:
         pool_available=0,
         pool_reason=None,
     )
-    session.execute(
-        sa.insert(Model).values(
+    connection.execute(
+        sa.insert(Table).values(
             {entry.name: getattr(runtime, entry.name) for entry in fields(runtime)}
         )
     )
     return runtime
 
 
-def find(session: orm.Session, runtime_id: str) -> Runtime | None:
-    row = session.execute(sa.select(*_COLUMNS).where(Model.id == runtime_id)).one_or_none()
+def find(connection: sa.Connection, runtime_id: str) -> Runtime | None:
+    row = connection.execute(_FIND, {"runtime_id": runtime_id}).one_or_none()
     return None if row is None else _runtime(row)
 
 
-def get(session: orm.Session, runtime_id: str) -> Runtime:
+def get(connection: sa.Connection, runtime_id: str) -> Runtime:
     """:raises NotFound: there is no such runtime."""
-    runtime = find(session, runtime_id)
+    runtime = find(connection, runtime_id)
     if runtime is None:
         raise exceptions.NotFound.of("Runtime", runtime_id)
     return runtime
 
 
-def page(session: orm.Session, listing: lists.Listing, project_id: str | None) -> lists.Page:
+def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
     """A page of what ``project_id`` may see; of everything when it is None."""
-    visible = [] if project_id is None else [Model.is_public | (Model.project_id == project_id)]
-    rows, keys = lists.fetch(session, Model, _COLUMNS, listing, *visible)
+    visible = [] if project_id is None else [Table.c.is_public | (Table.c.project_id == project_id)]
+    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
     return lists.Page(
         [_runtime(row) for row in rows], None if keys is None else lists.encode_cursor(keys)
     )
 
 
-def describe(session: orm.Session, runtime_id: str, values: dict[str, Any]) -> None:
+def describe(connection: sa.Connection, runtime_id: str, values: dict[str, Any]) -> None:
     """Change what needs nothing of the pool: name and description."""
-    session.execute(
-        sa.update(Model)
-        .where(Model.id == runtime_id)
+    connection.execute(
+        sa.update(Table)
+        .where(Table.c.id == runtime_id)
         .values(**values, updated_at=timeutils.utcnow())
     )
 
 
-def upgrade(session: orm.Session, runtime: Runtime, values: dict[str, Any]) -> bool:
+def upgrade(connection: sa.Connection, runtime: Runtime, values: dict[str, Any]) -> bool:
     """Give the runtime a new image (and what else is in ``values``).
 
     A runtime in error has no image to go back to. False when somebody else
@@ -134,7 +135,7 @@ def upgrade(session: orm.Session, runtime: Runtime, values: dict[str, Any]) -> b
     """
     working = runtime.image if runtime.status == RuntimeStatus.AVAILABLE else None
     return transition(
-        session,
+        connection,
         runtime,
         RuntimeStatus.UPGRADING,
         **values,
@@ -143,13 +144,13 @@ def upgrade(session: orm.Session, runtime: Runtime, values: dict[str, Any]) -> b
     )
 
 
-def delete(session: orm.Session, runtime: Runtime) -> bool:
+def delete(connection: sa.Connection, runtime: Runtime) -> bool:
     """Mark the runtime as to be deleted; False when somebody else changed the row."""
-    return transition(session, runtime, RuntimeStatus.DELETING, status_reason=None)
+    return transition(connection, runtime, RuntimeStatus.DELETING, status_reason=None)
 
 
 def transition(
-    session: orm.Session, runtime: Runtime, status: RuntimeStatus, /, **values: Any
+    connection: sa.Connection, runtime: Runtime, status: RuntimeStatus, /, **values: Any
 ) -> bool:
     """The one door for a change of what should be: raises the revision.
 
@@ -158,7 +159,7 @@ def transition(
     """
     states.check_runtime(runtime.status, status)
     return _swap(
-        session,
+        connection,
         runtime,
         status=status,
         revision=runtime.revision + 1,
@@ -169,7 +170,7 @@ def transition(
 
 
 def conclude(
-    session: orm.Session, runtime: Runtime, status: RuntimeStatus, seen: Seen, /, **values: Any
+    connection: sa.Connection, runtime: Runtime, status: RuntimeStatus, seen: Seen, /, **values: Any
 ) -> bool:
     """The one door for an end that the pool has come to; the revision stays.
 
@@ -177,57 +178,62 @@ def conclude(
     """
     states.check_runtime(runtime.status, status)
     return _swap(
-        session, runtime, status=status, updated_at=timeutils.utcnow(), **_observed(seen), **values
+        connection,
+        runtime,
+        status=status,
+        updated_at=timeutils.utcnow(),
+        **_observed(seen),
+        **values,
     )
 
 
-def observe(session: orm.Session, runtime: Runtime, seen: Seen) -> bool:
+def observe(connection: sa.Connection, runtime: Runtime, seen: Seen) -> bool:
     """Keep what was seen of the pool; no query when it is what the row says."""
     values = _observed(seen)
     if all(getattr(runtime, name) == value for name, value in values.items()):
         return True
-    return _swap(session, runtime, **values)
+    return _swap(connection, runtime, **values)
 
 
-def remove(session: orm.Session, runtime: Runtime) -> bool:
+def remove(connection: sa.Connection, runtime: Runtime) -> bool:
     """Delete the row of a runtime of which the orchestrator has nothing left."""
-    result = session.execute(
-        sa.delete(Model).where(
-            Model.id == runtime.id,
-            Model.status == RuntimeStatus.DELETING,
-            Model.revision == runtime.revision,
+    result = connection.execute(
+        sa.delete(Table).where(
+            Table.c.id == runtime.id,
+            Table.c.status == RuntimeStatus.DELETING,
+            Table.c.revision == runtime.revision,
         )
     )
-    return bool(result.rowcount)  # type: ignore[attr-defined]
+    return bool(result.rowcount)
 
 
 def ids(
-    session: orm.Session, *, settled: bool, after: str = "", limit: int = 1000
+    connection: sa.Connection, *, settled: bool, after: str = "", limit: int = 1000
 ) -> Sequence[str]:
     """Ids of the rows that are (not) settled, in order, behind ``after``."""
     query = (
-        sa.select(Model.id)
-        .where(Model.settled == settled, Model.id > after)
-        .order_by(Model.id)
+        sa.select(Table.c.id)
+        .where(Table.c.settled == settled, Table.c.id > after)
+        .order_by(Table.c.id)
         .limit(limit)
     )
-    return session.execute(query).scalars().all()
+    return connection.execute(query).scalars().all()
 
 
-def count(session: orm.Session, *, settled: bool, after: str = "") -> int:
+def count(connection: sa.Connection, *, settled: bool, after: str = "") -> int:
     """How many rows ``ids`` would find without a limit."""
     query = (
         sa.select(sa.func.count())
-        .select_from(Model)
-        .where(Model.settled == settled, Model.id > after)
+        .select_from(Table)
+        .where(Table.c.settled == settled, Table.c.id > after)
     )
-    return session.execute(query).scalar_one()
+    return connection.execute(query).scalar_one()
 
 
-def existing(session: orm.Session, runtime_ids: Iterable[str]) -> set[str]:
+def existing(connection: sa.Connection, runtime_ids: Iterable[str]) -> set[str]:
     """Those of ``runtime_ids`` that have a row."""
-    query = sa.select(Model.id).where(Model.id.in_(list(runtime_ids)))
-    return set(session.execute(query).scalars())
+    query = sa.select(Table.c.id).where(Table.c.id.in_(list(runtime_ids)))
+    return set(connection.execute(query).scalars())
 
 
 def _observed(seen: Seen) -> dict[str, Any]:
@@ -239,14 +245,14 @@ def _observed(seen: Seen) -> dict[str, Any]:
     }
 
 
-def _swap(session: orm.Session, runtime: Runtime, **values: Any) -> bool:
-    result = session.execute(
-        sa.update(Model)
+def _swap(connection: sa.Connection, runtime: Runtime, **values: Any) -> bool:
+    result = connection.execute(
+        sa.update(Table)
         .where(
-            Model.id == runtime.id,
-            Model.status == runtime.status,
-            Model.revision == runtime.revision,
+            Table.c.id == runtime.id,
+            Table.c.status == runtime.status,
+            Table.c.revision == runtime.revision,
         )
         .values(**values)
     )
-    return bool(result.rowcount)  # type: ignore[attr-defined]
+    return bool(result.rowcount)

@@ -46,6 +46,7 @@ class _Slot:
     active: bool = False
     again: float | None = None
     failures: int = 0
+    busy: int = 0
     asked_by: context.RequestContext | None = None
 
 
@@ -145,11 +146,12 @@ class Reconciler:
         pause: float | None
         try:
             pause = self._reconciles[key.kind](key.id)
-            failed = False
+            failed, slot.busy = False, 0
         except exceptions.PoolBusy as error:
-            pause, failed = random.uniform(0.05, 0.15), True  # nosec B311
-            if slot.failures >= _BUSY_TRIES:
-                pause = _backoff(slot.failures - _BUSY_TRIES)
+            pause, failed = random.uniform(0.05, 0.15), False  # nosec B311
+            slot.busy += 1
+            if slot.busy > _BUSY_TRIES:
+                pause = _backoff(slot.busy - _BUSY_TRIES)
                 self._tell(key, error, pause)
         except Exception as error:
             pause, failed = _backoff(slot.failures), True

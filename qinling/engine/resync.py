@@ -122,5 +122,5 @@ class Resync:
             if self._orchestrator.remove(pool_id, None):
                 LOG.warning("Pool %s, which had no runtime, is removed.", pool_id)
                 del self._orphans[pool_id]
-        except exceptions.PoolBusy:
-            LOG.debug("Pool %s is busy; the next sweep removes it.", pool_id)
+        except exceptions.OrchestratorError as error:
+            LOG.warning("Pool %s, which has no runtime, is removed later: %s", pool_id, error)

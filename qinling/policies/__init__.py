@@ -7,6 +7,7 @@ from oslo_config import cfg
 from oslo_policy import opts as policy_opts
 from oslo_policy import policy
 
+from qinling import exceptions
 from qinling.policies import base, runtimes
 
 if TYPE_CHECKING:
@@ -26,12 +27,22 @@ def set_defaults(conf: cfg.ConfigOpts) -> None:
 
 
 class Enforcer:
-    """Answers whether a rule is granted; one per application, never global."""
+    """Answers whether a rule is granted; one per application, never global.
+
+    :raises StartupError: the policy file cannot be read.
+    """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._enforcer = policy.Enforcer(conf)
         self._enforcer.register_defaults(list(list_rules()))
-        self._enforcer.load_rules()
+        try:
+            self._enforcer.load_rules()
+        except Exception as error:
+            # oslo.policy meets a file that is no mapping unprepared: with any of Python's errors.
+            raise exceptions.StartupError(
+                f"[oslo_policy] policy_file {conf.oslo_policy.policy_file}: it is not YAML that "
+                f"maps policies to rules, or cannot be read: {error}"
+            ) from error
 
     def grants(
         self, rule: str, target: dict[str, Any], context: "oslo_context.RequestContext"
@@ -49,7 +60,8 @@ class Enforcer:
 def get_enforcer() -> policy.Enforcer:
     """For the oslopolicy-* tools (the entry point ``oslo.policy.enforcer``)."""
     conf = cfg.CONF
-    conf([], project="qinling")
+    # A tool has read its command line, which may name other files than the usual ones.
+    conf([], project="qinling", default_config_files=getattr(conf, "config_file", None) or None)
     set_defaults(conf)
     enforcer = policy.Enforcer(conf)
     enforcer.register_defaults(list(list_rules()))

@@ -58,13 +58,11 @@ def guard(
     """``application`` behind Keystone, or open to all as admin of one project."""
     if not conf.pecan.auth_enable:
         return _Contexts(application, lambda environ: _open_context(environ, enforcer))
-    # Seconds to import, so only where it is used.
-    from keystonemiddleware import auth_token
+    # Slow to import, so only where it is used.
+    from qinling.api.middleware import keystone
 
     known = _Contexts(application, lambda environ: _token_context(environ, enforcer))
-    protected = auth_token.AuthProtocol(
-        known, {"oslo_config_config": conf, "delay_auth_decision": False}
-    )
+    protected = keystone.check_tokens(known, conf)
     return _Public(application, protected)
 
 

@@ -92,7 +92,7 @@ class StateDir:
     def ids(self) -> list[str]:
         """Ids of all pools that have a file."""
         with _told("read", self.pools):
-            return sorted(path.stem for path in self.pools.glob("*.json"))
+            return sorted(path.stem for path in self.pools.glob("*.json") if _is_id(path.stem))
 
     def load(self, pool_id: str) -> Pool | None:
         """The pool, or None when there is none."""
@@ -161,6 +161,13 @@ class StateDir:
 
 def _checked(name: str) -> str:
     return str(uuid.UUID(name))
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return _checked(name) == name
+    except ValueError:
+        return False
 
 
 def _is_at(descriptor: int, path: pathlib.Path) -> bool:

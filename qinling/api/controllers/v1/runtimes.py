@@ -81,7 +81,7 @@ class RuntimesController(routing.Resource):
     def show_pool(self, runtime_id: str) -> types.Pool:
         caller = _caller()
         runtime = self._visible(caller, runtime_id)
-        caller.can(policies.SHOW_POOL)
+        caller.can(policies.SHOW_POOL, _target(runtime))
         return types.Pool.from_row(runtime)
 
     @expose(types.Runtime, Uuid(), body=types.RuntimeUpdate)
@@ -89,7 +89,7 @@ class RuntimesController(routing.Resource):
         caller = _caller()
         values = body.given()
         runtime = self._visible(caller, runtime_id)
-        caller.can(policies.UPDATE)
+        caller.can(policies.UPDATE, _target(runtime))
         for _ in range(_ATTEMPTS):
             if not _new_image(runtime, values):
                 if values:
@@ -105,7 +105,7 @@ class RuntimesController(routing.Resource):
     def delete(self, runtime_id: str) -> None:
         caller = _caller()
         runtime = self._visible(caller, runtime_id)
-        caller.can(policies.DELETE)
+        caller.can(policies.DELETE, _target(runtime))
         for _ in range(_ATTEMPTS):
             if runtime.status is RuntimeStatus.DELETING:
                 return
@@ -131,6 +131,11 @@ class RuntimesController(routing.Resource):
 def _caller() -> context.RequestContext:
     caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
     return caller
+
+
+def _target(runtime: runtimes.Runtime) -> dict[str, Any]:
+    """What a policy may look at: whose runtime it is."""
+    return {"project_id": runtime.project_id}
 
 
 def _new_image(runtime: runtimes.Runtime, values: dict[str, Any]) -> bool:

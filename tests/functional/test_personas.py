@@ -1,0 +1,311 @@
+"""Who may do what: every call by every persona, against a real Keystone (personas.yaml)."""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import pytest
+import requests
+import yaml
+
+from tests.fixtures.deployment import Client, Distributed
+from tests.fixtures.keystone import Keystone
+from tests.fixtures.personas import Persona
+
+with warnings.catch_warnings():
+    # Warnings are errors, and WebOb imports a module that Python is about to drop.
+    warnings.filterwarnings("ignore", "'cgi' is deprecated", DeprecationWarning)
+    from qinling.api.controllers import root, routing
+    from qinling.api.middleware import health
+
+_FILE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("personas.yaml").read_text())
+PERSONAS = list(_FILE["personas"])
+WITHOUT_PROJECT = "home"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A row of the matrix; `statuses` has the personas, groups dissolved, in the file's order."""
+
+    name: str
+    method: str
+    path: str
+    body: dict[str, Any] | None
+    statuses: list[tuple[str, int]]
+
+    @property
+    def changes(self) -> bool:
+        return self.method != "GET"
+
+
+def _dissolve(names: list[str]) -> Iterator[str]:
+    for name in names:
+        if name in _FILE["groups"]:
+            yield from _dissolve(_FILE["groups"][name])
+        else:
+            yield name
+
+
+def _call(row: dict[str, Any]) -> Call:
+    method, path = row["call"].split()
+    statuses = [
+        (persona, status)
+        for status, names in row["answers"].items()
+        for persona in _dissolve(names)
+    ]
+    return Call(row["name"], method, path, row.get("body"), statuses)
+
+
+CALLS = [_call(row) for row in _FILE["calls"]]
+
+
+# The matrix is whole
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_a_call_has_one_status_for_each_persona(call: Call) -> None:
+    assert Counter(persona for persona, _ in call.statuses) == Counter(PERSONAS)
+
+
+def test_each_persona_is_somebody(personas: Mapping[str, Persona]) -> None:
+    assert set(PERSONAS) <= set(personas)
+
+
+def test_every_call_of_the_api_has_a_row() -> None:
+    in_the_file = {
+        (call.method, re.sub(r"\{[a-z]+\}", "*", call.path.partition("?")[0])) for call in CALLS
+    }
+    # The slash at the end is the matrix's own: the routing tables know parts of a URL.
+    assert in_the_file - {("GET", "/v1/")} == set(_calls_of_the_code())
+
+
+def _calls_of_the_code() -> Iterator[tuple[str, str]]:
+    """Method and URL of each call, with a star for what stands for an id."""
+    found = root.RootController(mock.Mock(), mock.Mock(), mock.Mock())
+    yield "GET", health.PATH
+    yield from _routed("", found)
+    for noun, controller in found._nouns.items():
+        yield from _routed(f"/v1/{noun}", controller)
+
+
+def _routed(prefix: str, controller: routing.Resource) -> Iterator[tuple[str, str]]:
+    for parts, methods in controller.routes.items():
+        path = "/".join([prefix, *(part or "*" for part in parts)])
+        for method in methods:
+            yield method, path or "/"
+
+
+# The matrix is true
+
+
+class Runtimes:
+    """Runtimes for personas to call on, each made by the admin of the project that it is in."""
+
+    def __init__(self, url: str, personas: Mapping[str, Persona]) -> None:
+        makers = ("admin", "other_admin", "third_admin")
+        self._makers = {self._project(personas[name]): personas[name].at(url) for name in makers}
+        #: May see every runtime, and has none.
+        self.watcher = personas["third_admin"].at(url)
+        self._personas = personas
+        self._shared: dict[tuple[str, bool], str] = {}
+
+    @staticmethod
+    def _project(persona: Persona) -> str:
+        return persona.project.name if persona.project else WITHOUT_PROJECT
+
+    def shared(self, kind: str, persona: Persona) -> str:
+        """The id of one that nobody may change."""
+        key = self._place(kind, persona)
+        if key not in self._shared:
+            self._shared[key] = self.fresh(kind, persona)
+        return self._shared[key]
+
+    def fresh(self, kind: str, persona: Persona) -> str:
+        """The id of a new one, which has come to rest: its image may be changed."""
+        project, public = self._place(kind, persona)
+        # No worker ever starts for an image that this host does not have.
+        made = self._makers[project].create(image="nowhere", name="as it was", is_public=public)
+        self.watcher.wait_for(made["id"], "error")
+        return str(made["id"])
+
+    def _place(self, kind: str, persona: Persona) -> tuple[str, bool]:
+        """The project that it is in, and whether it is public."""
+        return self._project(persona) if kind == "own" else "elsewhere", kind == "public"
+
+    def project_id(self, persona: Persona) -> str:
+        project = persona.project or self._personas["member"].project
+        assert project is not None
+        return project.id
+
+
+@pytest.fixture(scope="module")
+def runtimes(guarded: Distributed, personas: Mapping[str, Persona]) -> Iterator[Runtimes]:
+    found = Runtimes(guarded.url, personas)
+    yield found
+    for runtime in _list(found.watcher, "?all_projects=true&image=has:nowhere"):
+        found.watcher.call("DELETE", f"/v1/runtimes/{runtime['id']}")
+
+
+def _list(client: Client, query: str = "") -> list[dict[str, Any]]:
+    answer = client.call("GET", f"/v1/runtimes{query}")
+    assert answer.status_code == 200, answer.text
+    return cast(list[dict[str, Any]], answer.json()["runtimes"])
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "status"),
+    [
+        pytest.param(call, persona, status, id=f"{call.name}: {persona}")
+        for call in CALLS
+        for persona, status in call.statuses
+    ],
+)
+def test_a_call_by_a_persona(
+    call: Call,
+    name: str,
+    status: int,
+    guarded: Distributed,
+    personas: Mapping[str, Persona],
+    runtimes: Runtimes,
+    keystone: Keystone,
+) -> None:
+    persona = personas[name]
+    kind = re.search(r"\{(public|foreign|own)\}", call.path)
+    names = {"project": runtimes.project_id(persona)}
+    before = None
+    if kind is not None:
+        find = runtimes.fresh if call.changes and status < 400 else runtimes.shared
+        names[kind[1]] = find(kind[1], persona)
+        before = runtimes.watcher.show(names[kind[1]])
+    body = call.body
+    if call.method == "POST":
+        body = {**(body or {}), "name": f"made by {name}"}
+    answer = persona.at(guarded.url).call(call.method, call.path.format(**names), json=body)
+    assert answer.status_code == status, answer.text
+    if status >= 400:
+        _assert_refusal(answer, keystone)
+        if before is not None:
+            # Whatever was refused has not happened.
+            assert runtimes.watcher.show(before["id"]) == before
+        if call.method == "POST":
+            made = _list(runtimes.watcher, f"?all_projects=true&name=made by {name}")
+            assert made == []
+    elif call.method == "POST":
+        assert answer.json()["project_id"] == names["project"]
+        assert runtimes.watcher.show(answer.json()["id"])["name"] == f"made by {name}"
+
+
+def _assert_refusal(answer: requests.Response, keystone: Keystone) -> None:
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["x-openstack-request-id"].startswith("req-")
+    fault = answer.json()
+    assert set(fault) == {"faultcode", "faultstring", "debuginfo"}
+    assert fault["faultcode"] == "Client"
+    assert fault["debuginfo"] is None
+    if answer.status_code == 401:
+        assert answer.headers["WWW-Authenticate"] == f'Keystone uri="{keystone.url}"'
+        assert "X-Auth-Token" in fault["faultstring"]
+    elif answer.status_code == 403:
+        assert "Operation not allowed" in fault["faultstring"]
+    else:
+        assert answer.status_code == 404
+        assert "does not exist" in fault["faultstring"]
+
+
+# What a list shows
+
+
+@pytest.fixture(scope="module")
+def everywhere(guarded: Distributed, personas: Mapping[str, Persona]) -> Iterator[dict[str, str]]:
+    """A public and a private runtime in each of two projects: ids by name."""
+    admins = {"home": personas["admin"], "away": personas["other_admin"]}
+    made = {
+        f"{kind} {place}": admin.at(guarded.url).create(
+            image="nowhere", name=f"everywhere: {kind} {place}", is_public=kind == "public"
+        )["id"]
+        for place, admin in admins.items()
+        for kind in ("public", "private")
+    }
+    yield made
+    for runtime_id in made.values():
+        admins["home"].at(guarded.url).delete(runtime_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "expected"),
+    [
+        ("member", "", {"public home", "private home", "public away"}),
+        ("reader", "", {"public home", "private home", "public away"}),
+        ("other_member", "", {"public home", "public away", "private away"}),
+        # An admin's list is no longer than anybody's, until it is asked to be.
+        ("admin", "", {"public home", "private home", "public away"}),
+        ("other_admin", "", {"public home", "public away", "private away"}),
+        (
+            "admin",
+            "all_projects=true",
+            {"public home", "private home", "public away", "private away"},
+        ),
+        ("admin", "project_id={away}", {"public away", "private away"}),
+        ("admin", "project_id=neq:{away}", {"public home", "private home"}),
+        ("other_admin", "project_id={away}&is_public=false", {"private away"}),
+        # A filter finds nothing that the list would not show.
+        ("member", "is_public=false", {"private home"}),
+        ("member", "id={private away}", set()),
+        ("member", "id={private home}", {"private home"}),
+    ],
+)
+def test_a_list_shows_the_own_and_the_public_ones(
+    name: str,
+    query: str,
+    expected: set[str],
+    guarded: Distributed,
+    personas: Mapping[str, Persona],
+    everywhere: dict[str, str],
+) -> None:
+    away = personas["other_admin"].project
+    assert away is not None
+    query = query.format_map({"away": away.id, **everywhere})
+    own = "&name=has:everywhere" if query else "?name=has:everywhere"
+    rows = _list(personas[name].at(guarded.url), f"?{query}{own}" if query else own)
+    names = {runtime_id: kind for kind, runtime_id in everywhere.items()}
+    assert {names[row["id"]] for row in rows} == expected
+
+
+def test_no_page_leads_to_what_a_list_does_not_show(
+    guarded: Distributed, personas: Mapping[str, Persona], everywhere: dict[str, str]
+) -> None:
+    """Paging one by one, from any marker, shows the member what the whole list shows."""
+    member = personas["member"].at(guarded.url)
+    whole = [row["id"] for row in _list(member, "?name=has:everywhere")]
+    seen: list[str] = []
+    path: str | None = "/v1/runtimes?name=has:everywhere&limit=1"
+    while path is not None:
+        page = member.call("GET", path).json()
+        seen += [row["id"] for row in page["runtimes"]]
+        path = page["next"].removeprefix(guarded.url) if "next" in page else None
+    assert seen == whole
+    assert everywhere["private away"] not in seen
+
+
+def test_a_private_runtime_of_others_cannot_be_told_from_none(
+    guarded: Distributed, personas: Mapping[str, Persona], everywhere: dict[str, str]
+) -> None:
+    """Nor by its words: what a stranger is told of an id does not depend on its being there."""
+    member = personas["member"].at(guarded.url)
+    there, nowhere = everywhere["private away"], "00000000-0000-4000-8000-000000000000"
+    for method, path in [
+        ("GET", ""),
+        ("GET", "/pool"),
+        ("PUT", ""),
+        ("DELETE", ""),
+    ]:
+        answers = [
+            member.call(method, f"/v1/runtimes/{one}{path}", json={}) for one in (there, nowhere)
+        ]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert answers[0].text.replace(there, nowhere) == answers[1].text

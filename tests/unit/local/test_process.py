@@ -1,0 +1,274 @@
+"""One worker process: started with nothing but its own, ended by its lifeline, known for sure."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qinling import exceptions
+from qinling.orchestrator.local import process
+from qinling.orchestrator.local.images import PYTHON_WORKER
+from tests.fixtures.process import wait_until
+
+SLEEPER = ("/bin/sleep", "600")
+UID_BASE = 1879048192
+
+Start = Callable[..., process.Started]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker; whatever becomes of it, it ends with the test."""
+    begun: list[process.Started] = []
+
+    def start(
+        command: tuple[str, ...] = PYTHON_WORKER, uid_base: int | None = None
+    ) -> process.Started:
+        worker_id = str(uuid.uuid4())
+        begun.append(
+            process.start(worker_id, "python3", command, tmp_path / f"{worker_id}.log", uid_base)
+        )
+        return begun[-1]
+
+    yield start
+    for started in begun:
+        started.abandon()
+        started.popen.kill()
+        started.popen.wait()
+
+
+def health(started: process.Started) -> dict[str, Any]:
+    """What the worker answers; it may still be starting, its port listens already."""
+    url = f"http://127.0.0.1:{started.entry.port}/healthz"
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return dict(json.load(answer))
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
+def is_open(pidfd: int | None) -> bool:
+    if pidfd is not None:
+        os.close(pidfd)
+    return pidfd is not None
+
+
+def count_files() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def status(pid: int, field: str) -> list[str]:
+    """A line of /proc/PID/status, in words."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return value.split()
+    raise AssertionError(f"no line {field}")
+
+
+def test_a_worker_answers_with_the_id_it_was_given(start: Start) -> None:
+    started = start()
+    answer = health(started)
+    assert answer["worker_id"] == started.entry.id
+    assert answer["status"] == "ready"
+
+
+def test_a_lifeline_without_a_byte_ends_the_worker(start: Start) -> None:
+    started = start()
+    health(started)
+    started.abandon()
+    assert started.popen.wait(20) == 0
+    assert not listens(started.entry.port)
+
+
+def test_an_owner_that_dies_ends_the_worker_even_while_it_is_starting(start: Start) -> None:
+    started = start()
+    started.abandon()
+    assert started.popen.wait(20) == 0
+
+
+def test_a_worker_that_was_released_lives_on(start: Start) -> None:
+    started, other = start(), start()
+    started.release()
+    # It has had its lifeline's end as long as the other one, which was ended by its own.
+    other.abandon()
+    other.popen.wait(20)
+    assert health(started)["worker_id"] == started.entry.id
+    assert started.popen.poll() is None
+
+
+def test_releasing_a_worker_that_has_ended_is_no_error(start: Start) -> None:
+    started = start(("/bin/true",))
+    started.popen.wait(20)
+    started.release()
+    started.abandon()
+
+
+def test_exactly_the_process_of_an_entry_is_opened(start: Start) -> None:
+    entry = start(SLEEPER).entry
+    assert is_open(process.open_pidfd(entry))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"started": 1},
+        {"boot": "0f0e0d0c-0b0a-0908-0706-050403020100"},
+        {"boot": ""},
+        {"pid": 2**22 + 1},
+    ],
+    ids=["another start time", "another boot", "no boot", "no process"],
+)
+def test_a_process_that_only_has_the_pid_of_an_entry_is_not_opened(
+    start: Start, change: dict[str, Any]
+) -> None:
+    entry = start(SLEEPER).entry
+    before = count_files()
+    assert process.open_pidfd(replace(entry, **change)) is None
+    assert count_files() == before
+
+
+def test_a_process_that_has_ended_is_not_opened_before_or_after_it_was_waited_for(
+    start: Start,
+) -> None:
+    started = start(SLEEPER)
+    started.popen.kill()
+    wait_until(lambda: status(started.entry.pid, "State")[0] == "Z", 20, "a zombie")
+    assert process.start_time(started.entry.pid) is None
+    assert process.open_pidfd(started.entry) is None
+    started.popen.wait(20)
+    assert process.start_time(started.entry.pid) is None
+    assert process.open_pidfd(started.entry) is None
+
+
+def test_a_name_with_brackets_and_blanks_does_not_shift_the_start_time(
+    start: Start, tmp_path: Path
+) -> None:
+    odd = tmp_path / "a) R 1 (b"
+    odd.symlink_to("/bin/sleep")
+    entry = start((str(odd), "600")).entry
+    wait_until(lambda: "a) R" in Path(f"/proc/{entry.pid}/comm").read_text(), 20, "its name")
+    assert process.start_time(entry.pid) == entry.started
+
+
+def test_a_signal_goes_to_the_process_and_to_nobody_once_it_has_ended(start: Start) -> None:
+    started = start(SLEEPER)
+    pidfd = process.open_pidfd(started.entry)
+    assert pidfd is not None
+    try:
+        process.send(pidfd, signal.SIGTERM)
+        assert started.popen.wait(20) == -signal.SIGTERM
+        process.send(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+
+
+def test_a_worker_gets_nothing_of_the_engine_but_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OS_PASSWORD", "secret")
+    inherited = (tmp_path / "secret").open("w")
+    os.set_inheritable(inherited.fileno(), True)
+    with inherited:
+        pid = start(SLEEPER).entry.pid
+    proc = Path(f"/proc/{pid}")
+    # Until its exec the child is a copy of this process.
+    wait_until(
+        lambda: (proc / "comm").read_text() == "sleep\n" and (proc / "environ").read_text(),
+        20,
+        "the worker's program",
+    )
+    names = {line.partition("=")[0] for line in (proc / "environ").read_text().split("\0") if line}
+    assert names == {
+        "PATH",
+        "LANG",
+        "QINLING_WORKER_ID",
+        "QINLING_WORKER_LISTEN_FD",
+        "QINLING_WORKER_LIFELINE_FD",
+    }
+    files = {str(entry.readlink()) for entry in (proc / "fd").iterdir()}
+    assert {name.partition(":")[0] for name in files} == {
+        "/dev/null",
+        "pipe",
+        "socket",
+        str(next(tmp_path.glob("*.log"))),
+    }
+    assert (proc / "cwd").readlink() == Path("/")
+    assert os.getsid(pid) == pid
+
+
+def has_the_limits(pid: int) -> bool:
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE) == (1024, 1024) and resource.prlimit(
+        pid, resource.RLIMIT_CORE
+    ) == (0, 0)
+
+
+def test_a_worker_has_the_limits_of_the_contract(start: Start) -> None:
+    pid = start(SLEEPER).entry.pid
+    # It may take them on itself, on the way to its program.
+    wait_until(lambda: has_the_limits(pid), 20, "the limits")
+
+
+def test_what_a_worker_prints_is_in_its_log(start: Start, tmp_path: Path) -> None:
+    start(("/bin/sh", "-c", "echo out; echo err >&2")).popen.wait(20)
+    [log] = tmp_path.glob("*.log")
+    assert log.read_text() == "out\nerr\n"
+
+
+@pytest.mark.parametrize("command", ["/nonexistent/server", "{here}/not-executable", "/"])
+def test_a_program_that_cannot_be_run_is_named_and_leaves_nothing(
+    start: Start, tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "not-executable").touch(mode=0o644)
+    command = command.format(here=tmp_path)
+    before = count_files()
+    with pytest.raises(exceptions.OrchestratorError, match=f"cannot run {command}: "):
+        start((command,))
+    assert count_files() == before
+
+
+def test_each_worker_has_a_user_id_of_its_own_where_that_can_be_given(start: Start) -> None:
+    if os.geteuid() != 0:
+        with pytest.raises(exceptions.OrchestratorError, match="cannot run"):
+            start(SLEEPER, UID_BASE)
+        return
+    one, other = start(SLEEPER, UID_BASE), start(SLEEPER, UID_BASE)
+    for started in (one, other):
+        limits = Path(f"/proc/{started.entry.pid}/limits")
+        wait_until(
+            lambda limits=limits: re.search(  # type: ignore[misc]
+                r"^Max open files +1024 +1024 ", limits.read_text(), re.MULTILINE
+            ),
+            20,
+            "the limits",
+        )
+        own = str(UID_BASE + started.entry.port)
+        assert status(started.entry.pid, "Uid") == [own] * 4
+        assert status(started.entry.pid, "Gid") == [own] * 4
+        assert status(started.entry.pid, "Groups") == []
+    assert one.entry.port != other.entry.port
+
+
+def test_what_another_user_cannot_read_is_not_run_as_another_user(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    code = tmp_path / "worker"
+    code.mkdir(mode=0o700)
+    command = (sys.executable, "-I", "-S", str(code))
+    assert not process.runs_as_other(command, UID_BASE)
+    assert not process.runs_as_other(("/nonexistent/python", str(code)), UID_BASE)

@@ -1,0 +1,60 @@
+"""Rows of runtimes in any state, put straight into the tables."""
+
+import datetime as dt
+import uuid
+from typing import Any
+
+import sqlalchemy as sa
+
+from qinling.db import api as db_api
+from qinling.db import models, runtimes
+
+#: A runtime that was asked for and that nobody has looked at yet.
+NEW: dict[str, Any] = {
+    "project_id": "project",
+    "created_at": dt.datetime(2026, 1, 31, 12, 0, 0, 123456),
+    "updated_at": None,
+    "name": None,
+    "description": None,
+    "image": "python3",
+    "previous_image": None,
+    "is_public": True,
+    "trusted": True,
+    "status": "creating",
+    "status_reason": None,
+    "revision": 1,
+    "settled": False,
+    "pool_total": 0,
+    "pool_available": 0,
+    "pool_reason": None,
+}
+
+
+def insert(db: db_api.Database, *rows: dict[str, Any]) -> list[str]:
+    """Insert rows, each `NEW` but for what it names, and return their ids."""
+    values = [NEW | {"id": str(uuid.uuid4())} | row for row in rows]
+
+    def query(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(models.Runtime), values)
+
+    db.write(query)
+    return [row["id"] for row in values]
+
+
+def insert_one(db: db_api.Database, **values: Any) -> runtimes.Runtime:
+    """Insert one row and return it as it was read back."""
+    return find(db, insert(db, values)[0])
+
+
+def find(db: db_api.Database, runtime_id: str) -> runtimes.Runtime:
+    return db.read(runtimes.get, runtime_id)
+
+
+def delete(db: db_api.Database, *runtime_ids: str) -> None:
+    """Delete rows whatever their state; all of them when none is named."""
+    condition = models.Runtime.id.in_(runtime_ids) if runtime_ids else sa.true()
+
+    def query(connection: sa.Connection) -> None:
+        connection.execute(sa.delete(models.Runtime).where(condition))
+
+    db.write(query)
