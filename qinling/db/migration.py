@@ -1,5 +1,7 @@
 """The alembic migrations, behind ``qinling-db-manage`` and the checks at start."""
 
+from typing import Any
+
 import sqlalchemy as sa
 
 # Imported where used below: alembic's commands are needed by few processes.
@@ -45,9 +47,15 @@ def differences(engine: sa.Engine) -> list[object]:
     from qinling.db import models
 
     with engine.connect() as connection:
-        context = migration.MigrationContext.configure(connection, opts={"compare_type": True})
+        context = migration.MigrationContext.configure(connection, opts={"compare_type": _differs})
         found: list[object] = autogenerate.compare_metadata(context, models.Base.metadata)
         return found
+
+
+def _differs(context: Any, _column: Any, _model: Any, found: Any, meant: Any) -> bool | None:
+    """Whether a type is another one; None leaves it to alembic, which looks at no fractions."""
+    fsp = getattr(meant.dialect_impl(context.dialect), "fsp", None)
+    return True if getattr(found, "fsp", None) != fsp else None
 
 
 def _config(connection: sa.Connection | None):  # type: ignore[no-untyped-def]

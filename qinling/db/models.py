@@ -15,8 +15,8 @@ Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"
 TABLE_OPTIONS = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
-    # Names differ when their bytes differ, as they do on SQLite.
-    "mysql_collate": "utf8mb4_bin",
+    # Names differ when their bytes differ, blanks at their end too, as they do on SQLite.
+    "mysql_collate": "utf8mb4_nopad_bin",
 }
 
 

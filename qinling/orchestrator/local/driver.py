@@ -167,10 +167,9 @@ class LocalOrchestrator:
         ready = [entry for entry in current if health[entry.id] is Health.READY]
         if len(ready) >= pool.size and pool.failures:
             pool.failures, pool.reason, changed = 0, None, True
-        wait = self._backoff(pool)
-        missing = pool.size - len(current)
-        if command is None or wait > 0:
-            missing = 0
+        # An image comes to this host with a new configuration, and so a new process.
+        wait = _MAX_BACKOFF if command is None else self._backoff(pool)
+        missing = pool.size - len(current) if wait == 0 else 0
         # The old ones go only when the new ones are up, and never before them.
         surplus = current[pool.size :]
         old = [e for e in pool.workers if e.image != pool.image and not e.retiring]
@@ -189,7 +188,7 @@ class LocalOrchestrator:
             ready=whole and len(pool.workers) == len(current) - len(surplus),
             failed=pool.failures >= _FAILURES and not whole,
             reason=None if whole else pool.reason,
-            retry_in=wait if wait > 0 and command is not None else None,
+            retry_in=wait if wait > 0 else None,
         )
 
     def _backoff(self, pool: state.Pool) -> float:
