@@ -8,6 +8,7 @@ call to anything else.
 
 import contextlib
 import functools
+import select
 from collections.abc import Callable, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -186,9 +187,28 @@ def _translated() -> Iterator[None]:
 
 
 def _prepare(engine: sa.Engine) -> None:
-    """SQLite: readers beside a writer, and writers that wait for each other."""
-    if engine.dialect.name != "sqlite":
-        return
+    if engine.dialect.name == "sqlite":
+        _prepare_sqlite(engine)
+    else:
+        # oslo.db has each connection pinged before its use: a round trip to the
+        # server for every query.
+        engine.dialect.do_ping = _is_open  # type: ignore[assignment]
+
+
+def _is_open(connection: Any) -> bool:
+    """Whether an idle connection of PyMySQL was not closed by the server meanwhile.
+
+    There is nothing to be read from it then, not even its end.
+    """
+    if connection._sock is None:
+        return False
+    readable = select.poll()
+    readable.register(connection._sock, select.POLLIN)
+    return not readable.poll(0)
+
+
+def _prepare_sqlite(engine: sa.Engine) -> None:
+    """Readers beside a writer, and writers that wait for each other."""
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:

@@ -24,7 +24,8 @@ LOG = log.getLogger(__name__)
 # Seconds before a key whose work failed is tried again, and the longest such pause.
 _BACKOFF = 0.2
 _MAX_BACKOFF = 60.0
-# A pool is busy for milliseconds: so many tries in a row, a tenth of a second apart, are no failure.
+# A pool is busy for milliseconds: so many tries in a row, a tenth of a second
+# apart, are no failure.
 _BUSY_TRIES = 50
 
 

@@ -1,9 +1,12 @@
 """oslo.policy in code: the rules, and the enforcer that asks them."""
 
+import threading
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
+from oslo_log import log
 from oslo_policy import opts as policy_opts
 from oslo_policy import policy
 
@@ -12,6 +15,11 @@ from qinling.policies import base, runtimes
 
 if TYPE_CHECKING:
     from oslo_context import context as oslo_context
+
+LOG = log.getLogger(__name__)
+
+# Seconds between looks for a changed policy file.
+_RELOAD = 1.0
 
 
 def list_rules() -> Iterable[policy.RuleDefault]:
@@ -43,6 +51,10 @@ class Enforcer:
                 f"[oslo_policy] policy_file {conf.oslo_policy.policy_file}: it is not YAML that "
                 f"maps policies to rules, or cannot be read: {error}"
             ) from error
+        # It would look for a changed file at every question, in eleven places.
+        self._enforcer.use_conf = False
+        self._reload_due = time.monotonic() + _RELOAD
+        self._reloading = threading.Lock()
 
     def grants(
         self, rule: str, target: dict[str, Any], context: "oslo_context.RequestContext"
@@ -51,10 +63,24 @@ class Enforcer:
 
         A token of a scope that the rule does not know is not granted it.
         """
+        if time.monotonic() >= self._reload_due:
+            self._reload()
         try:
             return bool(self._enforcer.authorize(rule, target, context))
         except policy.InvalidScope:
             return False
+
+    def _reload(self) -> None:
+        """Read the policy file again if it has changed; a broken one changes nothing."""
+        with self._reloading:
+            self._reload_due = time.monotonic() + _RELOAD
+            self._enforcer.use_conf = True
+            try:
+                self._enforcer.load_rules()
+            except Exception as error:
+                LOG.error("The policy file cannot be read, so the old rules hold: %s", error)
+            finally:
+                self._enforcer.use_conf = False
 
 
 def get_enforcer() -> policy.Enforcer:
