@@ -187,12 +187,14 @@ def conclude(
     )
 
 
+def is_known(runtime: Runtime, seen: Seen) -> bool:
+    """Whether the row says already what was seen of the pool. No query."""
+    return all(getattr(runtime, name) == value for name, value in _observed(seen).items())
+
+
 def observe(connection: sa.Connection, runtime: Runtime, seen: Seen) -> bool:
-    """Keep what was seen of the pool; no query when it is what the row says."""
-    values = _observed(seen)
-    if all(getattr(runtime, name) == value for name, value in values.items()):
-        return True
-    return _swap(connection, runtime, **values)
+    """Keep what was seen of the pool; returns as ``transition``."""
+    return _swap(connection, runtime, **_observed(seen))
 
 
 def remove(connection: sa.Connection, runtime: Runtime) -> bool:

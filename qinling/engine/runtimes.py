@@ -72,16 +72,21 @@ class Runtimes:
         """Write down what was seen of the pool, and the end it has come to."""
         seen = runtimes.Seen(state.total, state.available, state.reason, whole=state.ready)
         if runtime.status is RuntimeStatus.AVAILABLE or not (state.ready or state.failed):
-            self._db.write(runtimes.observe, runtime, seen)
+            self._observe(runtime, seen)
         elif state.ready:
             self._conclude(runtime, RuntimeStatus.AVAILABLE, seen, None)
         elif runtime.status is RuntimeStatus.UPGRADING and runtime.previous_image is not None:
             return self._roll_back(runtime, state)
         elif runtime.status is RuntimeStatus.ERROR:
-            self._db.write(runtimes.observe, runtime, seen)
+            self._observe(runtime, seen)
         else:
             self._conclude(runtime, RuntimeStatus.ERROR, seen, state.reason)
         return state.retry_in
+
+    def _observe(self, runtime: runtimes.Runtime, seen: runtimes.Seen) -> None:
+        """Write down what was seen, if that is news: most looks find what the row says."""
+        if not runtimes.is_known(runtime, seen):
+            self._db.write(runtimes.observe, runtime, seen)
 
     def _conclude(
         self,
@@ -117,7 +122,7 @@ class Runtimes:
     def _record_trouble(self, runtime: runtimes.Runtime, reason: str) -> None:
         """Tell in the row why nothing could even be tried."""
         seen = runtimes.Seen(runtime.pool_total, runtime.pool_available, reason, whole=False)
-        self._db.write(runtimes.observe, runtime, seen)
+        self._observe(runtime, seen)
 
     def _moved(self, runtime: runtimes.Runtime) -> bool:
         now = self._db.read(runtimes.find, runtime.id)

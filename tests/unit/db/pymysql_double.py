@@ -4,6 +4,7 @@ It stands below SQLAlchemy and oslo.db, which are the real ones here: what they 
 errors is what is tested. It keeps no tables; a statement of a test answers one row, ``(1,)``.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -60,6 +61,8 @@ class Driver:
 class _Connection:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        # Where a closed connection would have something to read: never, here.
+        self._sock = os.eventfd(0)
 
     def cursor(self, *_args: Any) -> "_Cursor":
         return _Cursor(self._driver)
@@ -71,9 +74,6 @@ class _Connection:
 
     def rollback(self) -> None:
         self._driver.end("rollback")
-
-    def ping(self, *_args: Any) -> None:
-        pass
 
     def close(self) -> None:
         pass
