@@ -1,16 +1,18 @@
 """``qinling-status upgrade check``: is this installation ready for this release?"""
 
-import sys
+from collections.abc import Sequence
+from typing import Any
 
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
 from qinling import conf, exceptions
+from qinling.cmd import service
 from qinling.db import api as db_api
 
 
 class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
-    """Reads the configuration anew for each check: a bad one is a finding too."""
+    """What ``check`` looks at. It answers 0 (success), 1 (warning) or 2 (failure)."""
 
     def __init__(self, options: cfg.ConfigOpts) -> None:
         super().__init__()
@@ -26,11 +28,21 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
     _upgrade_checks = (("database", _check_database),)
 
 
-def main() -> int:
-    options = cfg.ConfigOpts()
-    conf.register(options)
-    try:
-        code: int = upgradecheck.main(options, "qinling", Checks(options), sys.argv[1:])
-    except cfg.Error as error:
-        return conf.fail(error)
+def _commands(subparsers: Any) -> None:
+    subparsers.required = True
+    upgrade = subparsers.add_parser("upgrade", help="what concerns an upgrade")
+    upgrade.add_argument("check", choices=["check"], help="tell whether it can be started")
+    upgrade.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def prepare(argv: Sequence[str]) -> int:
+    # Not upgradecheck.main, which tells a mistake with a usage or a traceback.
+    command = cfg.SubCommandOpt("command", title="commands", handler=_commands, help="what to do")
+    options = conf.load(argv, "qinling-status", extra=[command])
+    upgradecheck.CONF = options  # where it looks for --json
+    code: int = Checks(options).check()
     return code
+
+
+def main() -> int:
+    return service.main(prepare)

@@ -66,8 +66,13 @@ class Database:
             engine = self._engine
         except (sa_exc.ArgumentError, ImportError, ValueError) as error:
             raise exceptions.StartupError(f"[database] connection: {error}") from error
-        with _translated():
+        try:
             engine.connect().close()
+        except (db_exc.DBError, sa_exc.OperationalError) as error:
+            cause = getattr(error, "inner_exception", error)
+            raise exceptions.DatabaseUnavailable(
+                f"The database cannot be reached: {getattr(cause, 'orig', cause)}"
+            ) from error
         return engine
 
     def check(self) -> None:
@@ -173,7 +178,14 @@ def _repeat(transaction: Callable[[], T]) -> T:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (db_exc.DBConnectionError, db_exc.CantStartEngineError, sa_exc.TimeoutError) as error:
+    except (
+        db_exc.DBConnectionError,
+        db_exc.CantStartEngineError,
+        db_exc.DBNonExistentDatabase,
+        sa_exc.TimeoutError,
+        # Unlike all others it comes as it is when it refuses a connection.
+        sa_exc.OperationalError,
+    ) as error:
         raise exceptions.DatabaseUnavailable(
             "The database does not answer for now; try again."
         ) from error

@@ -1,6 +1,7 @@
 """What the wire types of all nouns are made of."""
 
 import datetime as dt
+import logging
 import re
 import uuid
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from wsme.rest import json as wsme_json
 from wsmeext import pecan as wsme_pecan
 
 from qinling import exceptions
+
+# At debug WSME logs what a client got wrong in the client's words, line breaks included.
+logging.getLogger("wsme.api").setLevel(logging.INFO)
 
 _UUID = re.compile("[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 

@@ -17,6 +17,8 @@ DEADLOCK = err.OperationalError(
 )
 LOCK_WAIT = err.OperationalError(1205, "Lock wait timeout exceeded; try restarting transaction")
 REFUSED = err.OperationalError(2003, "Can't connect to MySQL server on 'db' (Connection refused)")
+DENIED = err.OperationalError(1045, "Access denied for user 'qinling'@'api' using password")
+UNKNOWN = err.OperationalError(1049, "Unknown database 'qinling'")
 GONE = err.OperationalError(2013, "Lost connection to MySQL server during query")
 SYNTAX = err.ProgrammingError(1064, "You have an error in your SQL syntax")
 

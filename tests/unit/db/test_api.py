@@ -17,7 +17,16 @@ from tests.fixtures.process import free_port
 from tests.unit import rows
 from tests.unit.config import options
 from tests.unit.db import pymysql_double
-from tests.unit.db.pymysql_double import DEADLOCK, GONE, LOCK_WAIT, REFUSED, SYNTAX, Driver
+from tests.unit.db.pymysql_double import (
+    DEADLOCK,
+    DENIED,
+    GONE,
+    LOCK_WAIT,
+    REFUSED,
+    SYNTAX,
+    UNKNOWN,
+    Driver,
+)
 
 MARIADB = "mysql+pymysql://qinling:secret@db/qinling?charset=utf8mb4"
 
@@ -105,11 +114,26 @@ def test_a_server_that_cannot_be_reached_is_told_and_reached_when_it_is_back(
     database.dispose()
 
 
+@pytest.mark.parametrize("error", [DENIED, UNKNOWN], ids=["password", "database"])
+def test_a_server_that_does_not_let_us_in_is_told_to_the_operator_and_to_no_client(
+    driver: Driver, error: Exception
+) -> None:
+    database = db_api.Database(options(MARIADB))
+    driver.connecting = [error]
+    with pytest.raises(exceptions.DatabaseUnavailable) as caught:
+        database.read(ask)
+    assert str(error.args[1]) not in str(caught.value)
+    driver.connecting = [error]
+    with pytest.raises(exceptions.StartupError, match=str(error.args[1])):
+        database.check()
+    database.dispose()
+
+
 def test_a_port_that_nobody_listens_on_is_a_database_that_is_away() -> None:
     database = db_api.Database(options(f"mysql+pymysql://q:q@127.0.0.1:{free_port()}/qinling"))
     with pytest.raises(exceptions.DatabaseUnavailable):
         database.ping()
-    with pytest.raises(exceptions.StartupError, match="does not answer"):
+    with pytest.raises(exceptions.StartupError, match="Connection refused"):
         database.check()
 
 
@@ -195,8 +219,10 @@ def test_a_reader_does_not_wait_for_a_writer(db: db_api.Database) -> None:
 def test_a_database_file_that_cannot_be_opened_is_told_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     database = db_api.Database(options(f"sqlite:///{tmp_path}/file/qinling.db"))
-    with pytest.raises(exceptions.DatabaseUnavailable, match="unable to open database file"):
+    with pytest.raises(exceptions.DatabaseUnavailable):
         database.ping()
+    with pytest.raises(exceptions.StartupError, match="unable to open database file"):
+        database.check()
 
 
 def test_a_database_that_was_never_made_names_the_command_that_makes_it(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""``python -m tests.bench``: measure, print the table, write the JSON.
+
+Exit code 1 when a goal is missed.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench import calls, pages, pools, report, resync, start
+from tests.bench.report import Figure
+from tests.bench.site import Site
+
+#: In this order: first what is disturbed most by what others leave behind.
+FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
+    "get": calls.show,
+    "post": calls.create,
+    "pages": pages.pages,
+    "available": pools.available,
+    "memory": pools.memory,
+    "restart": resync.restart,
+    "settled": resync.settled,
+    "start": start.start,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=FIGURES,
+        metavar="NAME",
+        help=f"measure this alone; may be given again ({', '.join(FIGURES)})",
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench.json"), help="file to write to (%(default)s)"
+    )
+    arguments = parser.parse_args()
+    began = time.monotonic()
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="qinling-bench-") as root, Site(Path(root)) as site:
+        for name in arguments.only or FIGURES:
+            figures += FIGURES[name](site)
+    report.write_json(arguments.json, figures, time.monotonic() - began)
+    print(report.table(figures))
+    print(f"{time.monotonic() - began:.0f} s; written to {arguments.json}")
+    return 0 if all(figure.well for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
