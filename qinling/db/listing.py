@@ -94,10 +94,16 @@ def fetch(
         query = query.where(_condition(table.c[wanted.field], wanted))
     after = listing.after
     if after is None and listing.marker is not None:
-        after = _keys_of(connection, table, keys, listing.marker)
+        after = _keys_of(connection, table, keys, listing.marker, *conditions)
+    left = keys
     if after is not None:
-        query = query.where(_behind(table, keys, after))
-    query = query.order_by(*_order(table, keys)).limit(listing.limit + 1)
+        # Missing values come last: behind one there is nothing else, so that
+        # key orders nothing any more, and the next key's index can serve.
+        while after[len(keys) - len(left)] is None:
+            query = query.where(table.c[left[0].field].is_(None))
+            left = left[1:]
+        query = query.where(_behind(table, left, after[len(keys) - len(left) :]))
+    query = query.order_by(*_order(table, left)).limit(listing.limit + 1)
     rows = connection.execute(query).all()
     if len(rows) <= listing.limit:
         return rows, None
@@ -152,11 +158,14 @@ def _unstorable(text: str) -> bool:
 
 
 def _keys_of(
-    connection: sa.Connection, table: sa.Table, keys: Sequence[Sort], marker: str
+    connection: sa.Connection,
+    table: sa.Table,
+    keys: Sequence[Sort],
+    marker: str,
+    *conditions: sa.ColumnElement[bool],
 ) -> tuple[Any, ...]:
-    row = connection.execute(
-        sa.select(*(table.c[sort.field] for sort in keys)).where(table.c.id == marker)
-    ).one_or_none()
+    query = sa.select(*(table.c[sort.field] for sort in keys))
+    row = connection.execute(query.where(table.c.id == marker, *conditions)).one_or_none()
     if row is None:
         raise exceptions.BadRequest(
             f"marker {marker} does not exist; follow the list's next link, "

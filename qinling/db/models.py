@@ -37,7 +37,7 @@ class Runtime(Base):
     # Lists sort names with the missing ones last; no index could do that alone.
     # Nullable only because MariaDB has no generated columns that are not.
     name_missing: orm.Mapped[int | None] = orm.mapped_column(
-        sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=False)
+        sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=True)
     )
     description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     image: orm.Mapped[str] = orm.mapped_column(sa.String(255))

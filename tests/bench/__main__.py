@@ -6,7 +6,6 @@ Exit code 1 when a goal is missed.
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,14 +39,16 @@ def main() -> int:
         "--json", type=Path, default=Path("bench.json"), help="file to write to (%(default)s)"
     )
     arguments = parser.parse_args()
-    began = time.monotonic()
+    busy = report.Busy()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="qinling-bench-") as root, Site(Path(root)) as site:
         for name in arguments.only or FIGURES:
             figures += FIGURES[name](site)
-    report.write_json(arguments.json, figures, time.monotonic() - began)
+    seconds, others = busy.seconds(), busy.others()
+    report.write_json(arguments.json, figures, seconds, others)
     print(report.table(figures))
-    print(f"{time.monotonic() - began:.0f} s; written to {arguments.json}")
+    print(f"\nTook {seconds:.0f} s, in which others used {others:.0f} % of the processors.")
+    print(f"Written to {arguments.json}.")
     return 0 if all(figure.well for figure in figures) else 1
 
 

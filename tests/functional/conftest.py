@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.fixtures.deployment import Deployment
+from tests.fixtures.deployment import Deployment, Distributed, Standalone
 from tests.fixtures.rawhttp import RUNTIMES
 
 
@@ -22,7 +22,8 @@ def target(deployment: Deployment) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def silent_log(deployment: Deployment) -> Iterator[None]:
     """What clients do wrong is no error of the service, and writes no line of its own there."""
-    process = getattr(deployment, "api", None) or getattr(deployment, "process")  # noqa: B009
+    assert isinstance(deployment, Standalone | Distributed)
+    process = deployment.api if isinstance(deployment, Distributed) else deployment.process
     before = len(process.log())
     yield
     log = process.log()[before:]

@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column(
             "name_missing",
             sa.SmallInteger,
-            sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=False),
+            sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=True),
         ),
         sa.Column("description", sa.String(255)),
         sa.Column("image", sa.String(255), nullable=False),

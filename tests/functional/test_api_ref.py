@@ -1,0 +1,237 @@
+"""The API reference's samples, sent to the running service and compared with what it answers.
+
+A sample is compared by its shape: the same keys, and values of the same types of JSON; a value
+whose form the contract gives (an id, a time, a link) has that form.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from tests.fixtures.deployment import Client, Deployment
+
+SOURCE = Path(__file__).parents[2] / "api-ref" / "source"
+SAMPLES = SOURCE / "samples"
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
+
+
+def sample(name: str) -> Any:
+    return json.loads((SAMPLES / name).read_text())
+
+
+def form(value: Any) -> str:
+    """What kind of value it is, as finely as the contract says it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if not isinstance(value, str):
+        return type(value).__name__
+    if _TIME.fullmatch(value):
+        return "time"
+    if value.startswith("http://"):
+        return "link"
+    try:
+        uuid.UUID(value)
+    except ValueError:
+        return "text"
+    return "id"
+
+
+def same_shape(answer: Any, wanted: Any, place: str = "answer") -> None:
+    """Compare an answer with a sample; what differs is named with its place."""
+    if isinstance(wanted, dict):
+        assert isinstance(answer, dict), place
+        assert set(answer) == set(wanted), place
+        for key in wanted:
+            same_shape(answer[key], wanted[key], f"{place}.{key}")
+    elif isinstance(wanted, list):
+        assert isinstance(answer, list), place
+        assert answer, f"{place} is empty"
+        for number, item in enumerate(answer):
+            same_shape(item, wanted[0], f"{place}[{number}]")
+    elif place.endswith("project_id"):
+        # Without Keystone the project has a name for its id.
+        assert isinstance(answer, str), place
+    else:
+        assert form(answer) == form(wanted), f"{place}: {answer!r}, and {wanted!r} in the sample"
+
+
+class Life:
+    """One runtime, from call to call; each is checked as soon as its answer is there."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.id = ""
+
+    def _checked(self, answer: requests.Response, status: int, name: str) -> Any:
+        assert answer.status_code == status, answer.text
+        assert answer.headers["x-openstack-request-id"].startswith("req-")
+        assert answer.headers["Content-Type"].startswith("application/json")
+        same_shape(answer.json(), sample(name))
+        return answer.json()
+
+    def _show(self, path: str, name: str, query: str = "") -> Any:
+        return self._checked(self.client.call("GET", f"{path}{query}"), 200, name)
+
+    def list_versions(self) -> None:
+        self._show("/", "versions/list-versions-response.json")
+
+    def show_version(self) -> None:
+        self._show("/v1", "versions/show-version-response.json")
+
+    def create(self) -> None:
+        body = sample("runtimes/create-runtime-request.json")
+        answer = self.client.call("POST", "/v1/runtimes", json=body)
+        created = self._checked(answer, 201, "runtimes/create-runtime-response.json")
+        assert created == created | body
+        assert created["status"] == sample("runtimes/create-runtime-response.json")["status"]
+        self.id = created["id"]
+        self.client.wait_for(self.id, "available")
+
+    def list_all(self) -> None:
+        shown = self._show("/v1/runtimes", "runtimes/list-runtimes-response.json", f"?id={self.id}")
+        assert [runtime["id"] for runtime in shown["runtimes"]] == [self.id]
+
+    def list_page(self) -> None:
+        other = self.client.create(image="python3", name="the next one", description="of two")
+        try:
+            self.client.wait_for(other["id"], "available")
+            # As in its link, but for the cursor and the other runtimes that may be here.
+            query = f"?status=available&limit=1&id=in:{self.id},{other['id']}"
+            name = "runtimes/list-runtimes-page-response.json"
+            page = self._show("/v1/runtimes", name, query)
+            link = page["next"]
+            assert link.startswith(f"{self.client.url}/v1/runtimes?status=available&limit=1&")
+            assert "&marker=" in link
+            assert "&cursor=" in link
+            following = self.client.session.get(link, timeout=30).json()
+            assert [runtime["id"] for runtime in following["runtimes"]] == [other["id"]]
+        finally:
+            self.client.delete(other["id"])
+            self.client.wait_gone(other["id"])
+
+    def show(self) -> None:
+        shown = self._show(f"/v1/runtimes/{self.id}", "runtimes/show-runtime-response.json")
+        assert shown["status"] == "available"
+
+    def show_pool(self) -> None:
+        name = "runtimes/show-runtime-pool-response.json"
+        pool = self._show(f"/v1/runtimes/{self.id}/pool", name)
+        assert pool["name"] == self.id
+
+    def update(self) -> None:
+        body = sample("runtimes/update-runtime-request.json")
+        answer = self.client.update(self.id, **body)
+        updated = self._checked(answer, 200, "runtimes/update-runtime-response.json")
+        assert updated == updated | body
+        assert updated["status"] == sample("runtimes/update-runtime-response.json")["status"]
+        self.client.wait_for(self.id, "available")
+
+    def delete(self) -> None:
+        head = (SAMPLES / "runtimes/delete-runtime-response.text").read_text().splitlines()
+        answer = self.client.call("DELETE", f"/v1/runtimes/{self.id}")
+        assert head[0] == f"HTTP/1.1 {answer.status_code} {answer.reason}"
+        for line in head[1:]:
+            name, _, value = line.partition(": ")
+            assert answer.headers[name].partition("-")[0] == value.partition("-")[0]
+        assert answer.content == b""
+        self.client.wait_gone(self.id)
+
+    def fail(self) -> None:
+        name = "error-response.json"
+        answer = self._checked(self.client.call("GET", f"/v1/runtimes/{self.id}"), 404, name)
+        told = sample(name)["faultstring"]
+        assert re.sub(r"[0-9a-f-]{36}", self.id, told) == answer["faultstring"]
+
+
+#: Each sample, and the call that sends it, or whose answer it is; in the order of a life.
+CHECKS: dict[str, Callable[[Life], None]] = {
+    "versions/list-versions-response.json": Life.list_versions,
+    "versions/show-version-response.json": Life.show_version,
+    "runtimes/create-runtime-request.json": Life.create,
+    "runtimes/create-runtime-response.json": Life.create,
+    "runtimes/list-runtimes-response.json": Life.list_all,
+    "runtimes/list-runtimes-page-response.json": Life.list_page,
+    "runtimes/show-runtime-response.json": Life.show,
+    "runtimes/show-runtime-pool-response.json": Life.show_pool,
+    "runtimes/update-runtime-request.json": Life.update,
+    "runtimes/update-runtime-response.json": Life.update,
+    "runtimes/delete-runtime-response.text": Life.delete,
+    "error-response.json": Life.fail,
+}
+
+
+def test_every_sample_has_its_check() -> None:
+    files = {str(path.relative_to(SAMPLES)) for path in SAMPLES.rglob("*") if path.is_file()}
+    assert files == set(CHECKS)
+
+
+@pytest.fixture
+def life(deployment: Deployment) -> Iterator[Life]:
+    found = Life(deployment.client)
+    yield found
+    if found.id:
+        path = f"/v1/runtimes/{found.id}"
+        if deployment.client.call("DELETE", path).status_code == 204:
+            deployment.client.wait_gone(found.id)
+
+
+def test_the_samples_are_what_is_sent_and_answered(life: Life) -> None:
+    for check in dict.fromkeys(CHECKS.values()):
+        check(life)
+
+
+def sources() -> str:
+    return "\n".join(path.read_text() for path in sorted(SOURCE.glob("*.inc")))
+
+
+def test_every_sample_is_shown_in_the_reference() -> None:
+    shown = set(re.findall(r"literalinclude:: samples/(\S+)", sources()))
+    # What a request that deletes is answered with is told in words.
+    assert shown | {"runtimes/delete-runtime-response.text"} == set(CHECKS)
+
+
+def test_every_field_of_an_answer_is_described() -> None:
+    parameters = yaml.safe_load((SOURCE / "parameters.yaml").read_text())
+    described = dict(re.findall(r"^   - ([a-z][\w.-]*): ([\w-]+)$", sources(), re.MULTILINE))
+    assert set(described.values()) <= set(parameters)
+    for name in CHECKS:
+        if name.endswith("-response.json") and name.startswith("runtimes/"):
+            for field in fields(sample(name)):
+                assert field in described, f"{name}: {field}"
+
+
+def fields(value: Any) -> Iterator[str]:
+    """The names of the fields of an object and of those within it."""
+    if isinstance(value, list):
+        for item in value:
+            yield from fields(item)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            for name in fields(inner):
+                yield f"{key}.{name}" if isinstance(inner, dict) else name
+
+
+def test_every_call_of_the_reference_is_served_and_no_other(deployment: Deployment) -> None:
+    documented: dict[str, set[str]] = {}
+    for method, path in re.findall(r"^\.\. rest_method:: (\w+) (\S+)$", sources(), re.MULTILINE):
+        documented.setdefault(path, set()).add(method)
+    assert documented
+    for path, methods in documented.items():
+        url = re.sub(r"\{\w+\}", str(uuid.uuid4()), path)
+        # The answer to a method that is nowhere names those that are there.
+        answer = deployment.client.call("PATCH", url)
+        assert answer.status_code == 405, path
+        assert set(answer.headers["Allow"].split(", ")) - {"HEAD"} == methods, path
