@@ -25,7 +25,7 @@ def deployment(
         found = Standalone(root)
     else:
         mariadb = request.getfixturevalue("mariadb")
-        found = Distributed(root, mariadb, request.getfixturevalue("rabbitmq"))
+        found = Distributed(root, mariadb, request.getfixturevalue("rabbitmq"), vhost="shared")
     with running(found):
         yield found
 
@@ -65,7 +65,8 @@ def guarded(
         "pecan": {"auth_enable": "true"},
         "keystone_authtoken": {**keystone.middleware_options(), "token_cache_time": "-1"},
     }
-    found = Distributed(tmp_path_factory.mktemp("guarded"), mariadb, rabbitmq, options)
+    root = tmp_path_factory.mktemp("guarded")
+    found = Distributed(root, mariadb, rabbitmq, options, vhost="guarded")
     keystone.catalog(found.url)
     with running(found):
         yield found

@@ -73,7 +73,7 @@ def _table(site: Site) -> Iterator[Table]:
 
 
 def _config(site: Site, table: Table, options: str = "") -> Path:
-    bus = f"[DEFAULT]\ntransport_url = {site.rabbitmq.url}\n"
+    bus = f"[DEFAULT]\ntransport_url = {site.rabbitmq.url()}\n"
     return table.write_config(site.root / "engine.conf", bus + options)
 
 

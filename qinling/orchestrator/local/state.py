@@ -110,9 +110,9 @@ class StateDir:
             ) from error
 
     def save(self, pool: Pool) -> None:
-        """Replace the pool's file; it is on the disk when this returns."""
+        """Replace the pool's file; it is on the disk when this returns. The lock must be held."""
         path = self._file(pool.id)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft = path.with_suffix(".tmp")  # one is enough: the lock is held
         with _told("write", path):
             try:
                 with open(draft, "w") as file:
@@ -127,6 +127,8 @@ class StateDir:
         """Forget the pool. The lock must be held."""
         with _told("delete", self._file(pool_id)):
             self._file(pool_id).unlink(missing_ok=True)
+            # What an engine left that was killed while it saved.
+            self._file(pool_id).with_suffix(".tmp").unlink(missing_ok=True)
             self._file(pool_id).with_suffix(".lock").unlink(missing_ok=True)
 
     def log(self, worker_id: str) -> pathlib.Path:
