@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import calls, pages, pools, report, resync, start
+from tests.bench import calls, load, pages, pools, report, resync, start
 from tests.bench.report import Figure
 from tests.bench.site import Site
 
@@ -39,15 +39,15 @@ def main() -> int:
         "--json", type=Path, default=Path("bench.json"), help="file to write to (%(default)s)"
     )
     arguments = parser.parse_args()
-    busy = report.Busy()
+    others = load.Others()
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="qinling-bench-") as root, Site(Path(root)) as site:
         for name in arguments.only or FIGURES:
             figures += FIGURES[name](site)
-    seconds, others = busy.seconds(), busy.others()
-    report.write_json(arguments.json, figures, seconds, others)
+    seconds, share = others.seconds(), others.share()
+    report.write_json(arguments.json, figures, seconds, share)
     print(report.table(figures))
-    print(f"\nTook {seconds:.0f} s, in which others used {others:.0f} % of the processors.")
+    print(f"\nTook {seconds:.0f} s, in which others used {share:.0%} of the processors.")
     print(f"Written to {arguments.json}.")
     return 0 if all(figure.well for figure in figures) else 1
 

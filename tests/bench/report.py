@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,44 +127,16 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(words).rstrip()
 
 
-class Busy:
-    """How busy others keep the machine while the benchmark runs: it explains a bad figure."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._busy_before = _busy()
-        self._ours_before = _ours()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def others(self) -> float:
-        """Per cent of all cores that others have had; asked when our services have ended."""
-        spent = _busy() - self._busy_before - (_ours() - self._ours_before)
-        return max(0.0, spent / (self.seconds() * (os.cpu_count() or 1)) * 100)
-
-
-def _busy() -> float:
-    """Processor seconds of the whole machine; proc_stat(5): all but the idle ones."""
-    spent = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    return (sum(spent) - spent[3] - spent[4]) / os.sysconf("SC_CLK_TCK")
-
-
-def _ours() -> float:
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
 def write_json(path: Path, figures: Sequence[Figure], seconds: float, others: float) -> None:
     """Everything in the table, for a machine to compare with another run.
 
-    :param others: per cent of all cores that others have had meanwhile.
+    :param others: what others have had of all processors meanwhile, from 0 to 1.
     """
     content = {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "seconds": round(seconds, 1),
-        "others_cpu_percent": round(others, 1),
+        "others": round(others, 3),
         "figures": [figure.record() for figure in figures],
     }
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -180,6 +180,28 @@ def test_every_operator_is_tried_here() -> None:
     assert set(MODEL) == lists.OPERATORS
 
 
+@pytest.mark.parametrize(
+    ("operator", "value", "kept"),
+    [
+        (lists.EQ, "b", {"b"}),
+        (lists.NEQ, "b", {"a", "c", None}),
+        (lists.IN, ["a", "b"], {"a", "b"}),
+        (lists.NIN, ["a", "b"], {"c", None}),
+        (lists.GT, "b", {"c"}),
+        (lists.GTE, "b", {"b", "c"}),
+        (lists.LT, "b", {"a"}),
+        (lists.LTE, "b", {"a", "b"}),
+        (lists.HAS, "b", {"b"}),
+    ],
+)
+def test_what_each_operator_keeps(
+    table: db_api.Database, operator: str, value: Any, kept: set[str | None]
+) -> None:
+    fill(table, [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": None}])
+    listed = page(table, Listing(filters=[Filter("name", operator, value)])).rows
+    assert {row.name for row in listed} == kept
+
+
 @st.composite
 def filters(draw: st.DrawFn) -> Filter:
     """A filter as the API makes it: of the field's type, and no order among booleans."""

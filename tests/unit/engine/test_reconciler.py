@@ -109,6 +109,17 @@ def test_a_key_that_waits_is_not_there_twice(make: Callable[[int], Reconciler], 
     assert work.count("a") == 1
 
 
+def test_a_key_that_is_added_again_keeps_its_place_in_line(
+    make: Callable[[int], Reconciler], work: Work
+) -> None:
+    reconciler = make(1)
+    for name in "abaa":
+        reconciler.add(key(name))
+    reconciler.start()
+    idle(reconciler)
+    assert work.looks == ["a", "b"]
+
+
 def test_different_keys_are_worked_on_side_by_side(
     make: Callable[[int], Reconciler], work: Work
 ) -> None:
@@ -196,31 +207,46 @@ def test_a_key_that_waits_for_its_time_is_brought_forward_by_an_add_alone(
     assert work.count("a") == 2
 
 
+def test_a_time_that_was_brought_forward_is_no_time_any_more(
+    make: Callable[[int], Reconciler], work: Work
+) -> None:
+    reconciler = make(1)
+    reconciler.start()
+    pauses = iter([0.1, AN_HOUR])
+    work.does["a"] = lambda: next(pauses)
+    reconciler.add(key("a"))
+    work_off(reconciler, work)
+    reconciler.add(key("a"))  # now, and so no more in a tenth of a second
+    work.does["later"] = lambda: 0.2 if work.count("later") == 1 else None
+    reconciler.add(key("later"))
+    wait_until(lambda: work.count("later") == 2, DEADLINE, "a turn after that time")
+    assert work.count("a") == 2
+
+
 def test_failures_back_off_further_each_time_up_to_a_bound_and_success_forgets_them(
     make: Callable[[int], Reconciler], work: Work, pauses: list[tuple[float, float]]
 ) -> None:
     reconciler = make(1)
     reconciler.start()
 
-    def fail_twelve_times() -> None:
-        if work.count("a") <= 12:
+    def look() -> float | None:
+        if work.count("a") == 13:
+            return 0.001  # it went well, and wants another look
+        if work.count("a") <= 14:
             raise exceptions.OrchestratorError("not now")
+        return None
 
-    work.does["a"] = fail_twelve_times
+    work.does["a"] = look
     reconciler.add(key("a"))
     idle(reconciler)
-    assert work.count("a") == 13
+    assert work.count("a") == 15
     bounds = [high for _, high in pauses]
     assert all(low == high / 2 for low, high in pauses)
     assert bounds[:4] == [0.2, 0.4, 0.8, 1.6]
-    assert bounds == sorted(bounds)
-    assert bounds[-1] == 60.0
+    assert bounds[:12] == sorted(bounds[:12])
+    assert bounds[11] == 60.0
     # It went well once, so the next failure is a first one.
-    pauses.clear()
-    work.looks.clear()
-    reconciler.add(key("a"))
-    idle(reconciler)
-    assert pauses[0] == (0.1, 0.2)
+    assert bounds[12:] == [0.2]
 
 
 def test_failures_of_one_key_are_none_of_another(
