@@ -41,6 +41,10 @@ class Conflict(QinlingError):
     code = 409
 
 
+class LengthRequired(QinlingError):
+    code = 411
+
+
 class BodyTooLarge(QinlingError):
     code = 413
 

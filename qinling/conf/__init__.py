@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from oslo_config import cfg
 from oslo_db import options as db_options
-from oslo_log import log
+from oslo_log import _options, log
 from oslo_middleware import cors, http_proxy_to_wsgi
 from oslo_middleware.healthcheck import opts as healthcheck_opts
 
@@ -35,7 +35,7 @@ def register(conf: cfg.ConfigOpts) -> None:
     log.register_options(conf)
     log.set_defaults(default_log_levels=_LOG_LEVELS)
     # Standard output is for what a program was asked to print.
-    conf.set_default("use_stderr", True)
+    cfg.set_defaults(_options.generic_log_opts, use_stderr=True)
     db_options.set_defaults(conf)
     policies.set_defaults(conf)
     conf.register_opts(cors.CORS_OPTS, group="cors")

@@ -1,4 +1,4 @@
-"""Lists the options for oslo-config-generator (the entry point ``oslo.config.opts``)."""
+"""What oslo-config-generator asks for: our options, and our defaults of others' options."""
 
 from oslo_config import cfg
 
@@ -6,4 +6,13 @@ from qinling import conf
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """The entry point ``oslo.config.opts``."""
     return [(module.GROUP, list(module.OPTS)) for module in conf.MODULES]
+
+
+def set_defaults() -> None:
+    """The entry point ``oslo.config.opts.defaults``."""
+    from qinling.conf import keystone_authtoken
+
+    conf.register(cfg.ConfigOpts())
+    keystone_authtoken.set_defaults()

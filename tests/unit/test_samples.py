@@ -75,6 +75,18 @@ def test_the_sample_has_every_option_of_ours_and_of_what_is_used() -> None:
     assert "\n#detailed = " in options["healthcheck"]
 
 
+def test_the_sample_shows_what_this_service_sets_otherwise_than_the_libraries_do() -> None:
+    lines = (ETC / "qinling.conf.sample").read_text().splitlines()
+    for line in (
+        "#use_stderr = true",
+        "#http_connect_timeout = 5",
+        "#http_request_max_retries = 1",
+        "#service_type = function-engine",
+        "#enforce_new_defaults = true",
+    ):
+        assert line in lines
+
+
 def test_the_samples_change_nothing_when_they_are_taken_as_they_are() -> None:
     for sample in ("qinling.conf.sample", "policy.yaml.sample"):
         for line in (ETC / sample).read_text().splitlines():

@@ -55,9 +55,15 @@ def read(environ: "WSGIEnvironment", limit: int) -> bytes:
     """The whole body, chunked or not.
 
     :raises BodyTooLarge: it has more than ``limit`` bytes.
+    :raises LengthRequired: it is chunked, and the server does not put chunks together.
     :raises BadRequest: it does not come whole.
     """
     chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
+    if chunked and not environ.get("wsgi.input_terminated"):
+        # uWSGI hands on nothing, which would be taken for an empty body.
+        raise exceptions.LengthRequired(
+            "Transfer-Encoding: this server takes no body in chunks; send Content-Length."
+        )
     length = limit + 1 if chunked else _check_length(environ, limit)
     try:
         content: bytes = environ["wsgi.input"].read(length) if length else b""

@@ -1,4 +1,4 @@
-"""keystonemiddleware, with this service's defaults and errors.
+"""keystonemiddleware, with this service's errors.
 
 Takes a second to import, so ``auth`` does it only where tokens are checked.
 """
@@ -12,20 +12,12 @@ from oslo_config import cfg
 from oslo_log import log
 
 from qinling import exceptions
+from qinling.conf import keystone_authtoken
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 LOG = log.getLogger(__name__)
-
-_GROUP = "keystone_authtoken"
-_DEFAULTS = {
-    # Seconds. As it comes, a Keystone that hangs would hold a call for ever.
-    "http_connect_timeout": 5,
-    "http_request_max_retries": 1,
-    # What access rules of application credentials call this service.
-    "service_type": "function-engine",
-}
 
 
 class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
@@ -46,10 +38,7 @@ def check_tokens(application: "WSGIApplication", conf: cfg.ConfigOpts) -> "WSGIA
 
     :raises StartupError: ``[keystone_authtoken]`` is not fit for use.
     """
-    for group, options in auth_token.list_opts():
-        conf.register_opts(options, group=group)
-    for name, value in _DEFAULTS.items():
-        conf.set_default(name, value, group=_GROUP)
+    keystone_authtoken.register(conf)
     try:
         protected: WSGIApplication = _TokenCheck(
             application, {"oslo_config_config": conf, "delay_auth_decision": False}
@@ -59,10 +48,10 @@ def check_tokens(application: "WSGIApplication", conf: cfg.ConfigOpts) -> "WSGIA
         keystone_errors.ClientException,
         middleware_errors.KeystoneMiddlewareException,
     ) as error:
-        raise exceptions.StartupError(f"[{_GROUP}]: {error}") from error
-    if conf[_GROUP].auth_type is None:
+        raise exceptions.StartupError(f"[{keystone_authtoken.GROUP}]: {error}") from error
+    if conf[keystone_authtoken.GROUP].auth_type is None:
         raise exceptions.StartupError(
-            f"[{_GROUP}]: auth_type is not set, so no token can be checked; without a Keystone "
-            "set [pecan] auth_enable to false."
+            f"[{keystone_authtoken.GROUP}]: auth_type is not set, so no token can be checked; "
+            "without a Keystone set [pecan] auth_enable to false."
         )
     return protected

@@ -50,7 +50,11 @@ def send(method: str = "POST", content: bytes | None = None, **more: Any) -> See
 def chunked(content: Any) -> dict[str, Any]:
     """A body without a length, as a server hands it on that has put the chunks together."""
     stream = content if not isinstance(content, bytes) else io.BytesIO(content)
-    return {"wsgi.input": stream, "HTTP_TRANSFER_ENCODING": "chunked"}
+    return {
+        "wsgi.input": stream,
+        "wsgi.input_terminated": True,
+        "HTTP_TRANSFER_ENCODING": "chunked",
+    }
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
@@ -72,6 +76,12 @@ def test_a_body_in_chunks_is_read_to_its_end_and_has_a_length_from_there_on() ->
     seen = send("POST", **chunked(content))
     assert json.loads(seen.body) == json.loads(content)
     assert "HTTP_TRANSFER_ENCODING" not in seen.environ
+
+
+def test_chunks_that_the_server_keeps_to_itself_are_no_empty_body() -> None:
+    kept = {"wsgi.input": io.BytesIO(), "HTTP_TRANSFER_ENCODING": "chunked"}
+    with pytest.raises(exceptions.LengthRequired, match="send Content-Length"):
+        send("POST", **kept)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
