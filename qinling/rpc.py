@@ -83,7 +83,7 @@ class EngineClient:
         target = messaging.Target(topic=TOPIC, version=VERSION)
         self._transport = transport(conf)
         self._client = messaging.get_rpc_client(
-            self._transport, target, serializer=_ContextSerializer(), version_cap=VERSION
+            self._transport, target, serializer=_ContextSerializer(), version_cap=VERSION, retry=0
         )
         self._casts: queue.Queue[tuple[context.RequestContext, str, dict[str, Any]] | None]
         self._casts = queue.Queue(_QUEUE_SIZE)
@@ -126,7 +126,7 @@ class EngineClient:
             asked_by, method, arguments = cast
             asked_by.update_store()
             try:
-                self._client.prepare(retry=0).cast(asked_by, method, **arguments)
+                self._client.cast(asked_by, method, **arguments)
             except Exception as error:
                 # Not only what oslo.messaging declares: its drivers let others out.
                 LOG.warning("Cast %s %s is lost, the resync makes up: %s", method, arguments, error)

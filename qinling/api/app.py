@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import pecan
+import webob
 from oslo_config import cfg
 from oslo_middleware import cors, http_proxy_to_wsgi
 
 from qinling import policies
-from qinling.api.controllers import root
+from qinling.api.controllers import root, routing
 from qinling.api.middleware import auth, body, errors, health, request_id
 from qinling.db import api as db_api
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> "WSGIApplication":
     """The application over a database and whatever tells an engine."""
-    application: WSGIApplication = pecan.make_app(
+    application: WSGIApplication = routing.Application(
         root.RootController(conf, db, engine),
-        debug=False,
         # A suffix in a URL is a part of a name.
         guess_content_type_from_ext=False,
         force_canonical=False,
+        # Pecan's own looks for broken UTF-8 at each use of an attribute; JsonBody has looked.
+        request_cls=webob.Request,
     )
     # From the inside out: the last one sees a request first.
     application = body.JsonBody(application)

@@ -118,7 +118,9 @@ class Database:
             with self._engine.connect() as connection:
                 connection.execution_options(**{_WRITES: True})
                 with connection.begin():
-                    return query(connection, *args, **kw)
+                    result = query(connection, *args, **kw)
+                connection.info[_COMMITTED] = True
+                return result
 
         return _run(transaction)
 
@@ -154,6 +156,8 @@ _FACADE_OPTIONS = frozenset(
 
 # An execution option of a connection that is going to write.
 _WRITES = "qinling_writes"
+# In the ``info`` of a connection that goes back to its pool with nothing open.
+_COMMITTED = "qinling_committed"
 
 
 def _run(transaction: Callable[[], T]) -> T:
@@ -202,9 +206,24 @@ def _prepare(engine: sa.Engine) -> None:
     if engine.dialect.name == "sqlite":
         _prepare_sqlite(engine)
     else:
-        # oslo.db has each connection pinged before its use: a round trip to the
-        # server for every query.
-        engine.dialect.do_ping = _is_open  # type: ignore[assignment]
+        _prepare_mysql(engine)
+
+
+def _prepare_mysql(engine: sa.Engine) -> None:
+    """No round trips to the server that tell and change nothing."""
+    # oslo.db has each connection pinged before its use.
+    engine.dialect.do_ping = _is_open  # type: ignore[assignment]
+    # A pool rolls back each connection that comes back, just committed or not.
+    rollback = engine.dialect.do_rollback
+
+    def do_rollback(connection: Any) -> None:
+        # SQLAlchemy's first look at a server is through a connection without ``info``.
+        with contextlib.suppress(NotImplementedError):
+            if connection.info.pop(_COMMITTED, False):
+                return
+        rollback(connection)
+
+    engine.dialect.do_rollback = do_rollback  # type: ignore[method-assign,assignment]
 
 
 def _is_open(connection: Any) -> bool:

@@ -50,7 +50,10 @@ class Seen:
     whole: bool
 
 
-_COLUMNS = [Table.c[entry.name] for entry in fields(Runtime)]
+_NAMES = [entry.name for entry in fields(Runtime)]
+_COLUMNS = [Table.c[name] for name in _NAMES]
+# Statements of every call, made once: SQLAlchemy compiles them once, too.
+_INSERT = sa.insert(Table)
 _FIND = sa.select(*_COLUMNS).where(Table.c.id == sa.bindparam("runtime_id"))
 # A runtime's fields that lists can be filtered and sorted by.
 LISTED = (
@@ -88,11 +91,7 @@ def create(connection: sa.Connection, values: dict[str, Any]) -> Runtime:
         pool_available=0,
         pool_reason=None,
     )
-    connection.execute(
-        sa.insert(Table).values(
-            {entry.name: getattr(runtime, entry.name) for entry in fields(runtime)}
-        )
-    )
+    connection.execute(_INSERT, {name: getattr(runtime, name) for name in _NAMES})
     return runtime
 
 

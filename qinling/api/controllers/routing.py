@@ -35,17 +35,6 @@ class Resource:
 
     routes: Routes
 
-    @pecan.expose()  # type: ignore[untyped-decorator]
-    def _route(
-        self, parts: Sequence[str], request: webob.Request
-    ) -> tuple[Callable[..., Any], list[str]]:
-        method, arguments = self.find([part for part in parts if part], request)
-        query, request.environ["QUERY_STRING"] = request.environ.get("QUERY_STRING", ""), ""
-        request.environ[QUERY] = query
-        if query and not hasattr(method, "takes_query"):
-            raise exceptions.BadRequest(f"{query[:40]!r}: this call has no query parameters.")
-        return method, arguments
-
     def find(
         self, parts: list[str], request: webob.Request
     ) -> tuple[Callable[..., Any], list[str]]:
@@ -64,6 +53,20 @@ class Resource:
                 raise exceptions.MethodNotAllowed(request.method, request.path, sorted(methods))
             return getattr(self, name), arguments
         raise exceptions.NotFound(f"There is nothing at {request.path}.")
+
+
+class Application(pecan.Pecan):  # type: ignore[misc]
+    """Pecan over a ``Resource``, whose tables say which method serves a URL."""
+
+    def route(
+        self, request: webob.Request, root: Resource, path: str
+    ) -> tuple[Callable[..., Any], list[str]]:
+        method, arguments = root.find([part for part in path.split("/") if part], request)
+        query, request.environ["QUERY_STRING"] = request.environ.get("QUERY_STRING", ""), ""
+        request.environ[QUERY] = query
+        if query and not hasattr(method, "takes_query"):
+            raise exceptions.BadRequest(f"{query[:40]!r}: this call has no query parameters.")
+        return method, arguments
 
 
 def _match(pattern: Sequence[str | None], parts: Sequence[str]) -> list[str] | None:

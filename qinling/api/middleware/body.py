@@ -42,7 +42,7 @@ class JsonBody:
         if environ["REQUEST_METHOD"] in _WITH_BODY:
             content = read(environ, MAX_BODY)
             _check_type(environ)
-            replace(environ, json.dumps(parse(content or b"{}")).encode())
+            replace(environ, without_nulls(content or b"{}"))
         else:
             _check_length(environ, MAX_BODY)
             # Nobody looks at it, and what nobody reads cannot be wrong.
@@ -79,8 +79,15 @@ def read(environ: "WSGIEnvironment", limit: int) -> bytes:
     return content
 
 
+def without_nulls(content: bytes) -> bytes:
+    """A body as if its null attributes had not been sent; errors as of ``parse``."""
+    parsed = parse(content)
+    given = {name: value for name, value in parsed.items() if value is not None}
+    return content if len(given) == len(parsed) else json.dumps(given).encode()
+
+
 def parse(content: bytes) -> dict[str, Any]:
-    """The JSON object in a body, without its null attributes.
+    """The JSON object in a body.
 
     :raises BadRequest: it is no JSON object, or not one that can be stored.
     """
@@ -101,7 +108,7 @@ def parse(content: bytes) -> dict[str, Any]:
         for name, value in parsed.items():
             _check_text(name, name)
             _check_text(name, value)
-    return {name: value for name, value in parsed.items() if value is not None}
+    return parsed
 
 
 def replace(environ: "WSGIEnvironment", content: bytes) -> None:

@@ -48,7 +48,7 @@ class Errors:
         except exceptions.QinlingError as error:
             return _refuse(environ, start_response, error)
         except Exception:
-            LOG.exception("%s failed", call(environ))
+            LOG.exception("%s failed", shown(environ))
             return _answer(environ, start_response, 500, _hidden(environ), [])
         if answer.code < 400:
             start_response(answer.status, answer.headers)
@@ -125,7 +125,7 @@ def _refuse(
         # Its rest is not read, so the connection is of no further use.
         headers.append(("Connection", "close"))
     if error.code >= 500 and error.code != 503:
-        LOG.error("%s failed", call(environ), exc_info=error)
+        LOG.error("%s failed", shown(environ), exc_info=error)
         return _answer(environ, start_response, error.code, _hidden(environ), headers)
     return _answer(environ, start_response, error.code, str(error), headers)
 
@@ -152,7 +152,7 @@ def _answer(
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
 
 
-def call(environ: "WSGIEnvironment") -> str:
+def shown(environ: "WSGIEnvironment") -> str:
     """The method and path for a log: no line breaks from a client, and no novels."""
     return ascii(f"{environ['REQUEST_METHOD']} {environ.get('PATH_INFO', '')[:200]}")[1:-1]
 

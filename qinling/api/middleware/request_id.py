@@ -1,7 +1,7 @@
 """A request id for every request, and one line in the log when it was answered."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from oslo_context import context as oslo_context
@@ -9,7 +9,7 @@ from oslo_log import log
 from oslo_utils import uuidutils
 
 from qinling import context
-from qinling.api.middleware.errors import REQUEST_ID, call
+from qinling.api.middleware.errors import REQUEST_ID, shown
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -40,18 +40,40 @@ class RequestId:
         context.RequestContext(
             request_id=request_id, global_request_id=environ.get(GLOBAL_REQUEST_ID)
         )
-        began = time.monotonic()
-
-        def answered(status: str) -> None:
-            spent = (time.monotonic() - began) * 1000
-            LOG.info("%s %s %.1f ms", call(environ), status, spent)
-
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            answered(status[:3])
-            return start_response(status, [*headers, (_HEADER, request_id)], exc_info)
-
+        call = _Call(environ, start_response, request_id)
         try:
-            return self._application(environ, start)
+            call.body = self._application(environ, call.start)
         except Exception as error:
-            answered(str(getattr(error, "code", 500)))
+            call.status = str(getattr(error, "code", 500))
+            call.close()
             raise
+        return call
+
+
+class _Call:
+    """The answer to a request, which the server closes when it has sent it: then it is logged."""
+
+    status = "500"
+    body: Iterable[bytes] = ()
+
+    def __init__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse", request_id: str
+    ) -> None:
+        self._environ = environ
+        self._start_response = start_response
+        self._request_id = request_id
+        self._began = time.monotonic()
+
+    def start(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        self.status = status[:3]
+        return self._start_response(status, [*headers, (_HEADER, self._request_id)], exc_info)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.body)
+
+    def close(self) -> None:
+        close = getattr(self.body, "close", None)
+        if close is not None:
+            close()
+        spent = (time.monotonic() - self._began) * 1000
+        LOG.info("%s %s %.1f ms", shown(self._environ), self.status, spent)

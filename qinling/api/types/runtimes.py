@@ -4,7 +4,7 @@ from typing import Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Bool, Text, Type, Uuid, readonly, time
+from qinling.api.types.base import Bool, Text, Type, readonly, time
 from qinling.db import runtimes
 
 _NAME = Text(longest=255)
@@ -13,14 +13,14 @@ _IMAGE = Text(longest=255, shortest=1)
 
 
 class Runtime(Type):
-    """A runtime as every call answers it."""
+    """A runtime as every call answers it. What is stored was checked when it came."""
 
-    id = Uuid()
-    name = _NAME
-    image = _IMAGE
-    description = _DESCRIPTION
-    is_public = Bool()
-    trusted = Bool()
+    id = str
+    name = str
+    image = str
+    description = str
+    is_public = bool
+    trusted = bool
     status = str
     status_reason = str
     project_id = str

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qinling import exceptions
-from qinling.api.middleware.body import MAX_BODY, MAX_DEPTH, JsonBody, parse
+from qinling.api.middleware.body import MAX_BODY, MAX_DEPTH, JsonBody, parse, without_nulls
 from tests.unit.api.wsgi import environ
 
 
@@ -249,7 +249,7 @@ JSON = st.recursive(
 @given(st.binary() | st.text().map(str.encode) | JSON.map(json.dumps).map(str.encode))
 def test_anything_is_parsed_to_an_object_or_refused(content: bytes) -> None:
     try:
-        parsed = parse(content)
+        parsed = json.loads(without_nulls(content))
     except exceptions.BadRequest:
         return
     assert isinstance(parsed, dict)
