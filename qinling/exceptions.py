@@ -75,6 +75,10 @@ class StartupError(QinlingError):
     """The service cannot start as configured: told in one line, exit code 1."""
 
 
+class LeaseLapsed(QinlingError):
+    """An engine that has not renewed its lease in time must not work."""
+
+
 class InvalidTransition(QinlingError):
     """A status change that ``states.py`` does not know: a mistake in the code."""
 
@@ -88,4 +92,8 @@ class PoolBusy(OrchestratorError):
 
 
 class StaleRevision(OrchestratorError):
-    """What was asked for is older than what is there already."""
+    """What was asked for is older than what is there already, ``revision``."""
+
+    def __init__(self, message: str, revision: int) -> None:
+        super().__init__(message)
+        self.revision = revision

@@ -20,7 +20,8 @@ def prepare(argv: Sequence[str]) -> int:
     http = server.HttpServer(
         app.build(options, db, client), options.api.host, options.api.port, options.api.threads
     )
-    code = service.run([http], lambda: LOG.info("Serving at %s", server.url(http.host, http.port)))
+    process = service.Process()
+    code = process.run([http], lambda: LOG.info("Serving at %s", server.url(http.host, http.port)))
     client.stop()
     return code
 

@@ -16,9 +16,10 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-engine")
     db = db_api.Database(options)
     db.check()
-    engine = engine_service.load(options, db, "qinling-engine")
+    process = service.Process()
+    engine = engine_service.load(options, db, "qinling-engine", process.fail)
     bus = rpc.EngineServer(options, engine.look_at_runtime)
-    return service.run([engine, bus], lambda: LOG.info("The engine is running."))
+    return process.run([engine, bus], lambda: LOG.info("The engine is running."))
 
 
 def main() -> int:

@@ -24,32 +24,42 @@ class Part(Protocol):
     def stop(self) -> None: ...
 
 
-def run(parts: Sequence[Part], ready: Callable[[], None]) -> int:
-    """Start parts in order, tell that they are ready, stop them in reverse.
+class Process:
+    """What runs in this process, until a signal or a fault ends it."""
 
-    :returns: the exit code: 0 after SIGTERM or SIGINT, 1 when one cannot start.
-    """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    started: list[Part] = []
-    try:
-        for part in parts:
-            if stop.is_set():
-                break
-            part.start()
-            started.append(part)
-        if not stop.is_set():
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        self._fault: exceptions.StartupError | None = None
+
+    def fail(self, fault: exceptions.StartupError) -> None:
+        """End because a part cannot go on. Safe from any thread."""
+        self._fault = fault
+        self._end.set()
+
+    def run(self, parts: Sequence[Part], ready: Callable[[], None]) -> int:
+        """Start parts in order, tell that they are ready, stop them in reverse.
+
+        :returns: the exit code: 0 after SIGTERM or SIGINT, 1 when a part cannot start or go on.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._end.set())
+        started: list[Part] = []
+        try:
+            for part in parts:
+                if self._end.is_set():
+                    break
+                part.start()
+                started.append(part)
+        except exceptions.StartupError as error:
+            self.fail(error)
+        if not self._end.is_set():
             ready()
             _notify_systemd()
-            stop.wait()
-        code = 0
-    except exceptions.StartupError as error:
-        code = configuration.fail(error)
-    LOG.info("Stopping.")
-    for part in reversed(started):
-        part.stop()
-    return code
+            self._end.wait()
+        LOG.info("Stopping.")
+        for part in reversed(started):
+            part.stop()
+        return 0 if self._fault is None else configuration.fail(self._fault)
 
 
 def main(prepare: Callable[[Sequence[str]], int]) -> int:

@@ -54,16 +54,19 @@ def prepare(argv: Sequence[str]) -> int:
     options.set_default("connection", f"sqlite:///{state_dir / 'qinling.db'}", group="database")
     options.set_default("state_dir", str(state_dir), group="local")
     options.set_default("auth_enable", False, group="pecan")
+    # A container has another name at each start; the folder's lock tells who has it.
+    options.set_default("host", "localhost", group="engine")
     if options.pool_size is not None:
         options.set_override("pool_size", options.pool_size, group="engine")
     db = db_api.Database(options)
     if migration.current(db.engine()) != migration.head():
         migration.upgrade(db.engine())
-    engine = engine_service.load(options, db, "qinling-standalone", bound=True)
+    process = service.Process()
+    engine = engine_service.load(options, db, "qinling-standalone", process.fail, bound=True)
     http = server.HttpServer(
         app.build(options, db, engine), options.host, options.port, options.api.threads
     )
-    code = service.run(
+    code = process.run(
         [engine, http],
         lambda: print(f"Qinling is serving at {server.url(http.host, http.port)}", flush=True),
     )

@@ -196,6 +196,13 @@ def observe(connection: sa.Connection, runtime: Runtime, seen: Seen) -> bool:
     return _swap(connection, runtime, **_observed(seen))
 
 
+def outgrow(connection: sa.Connection, runtime: Runtime, revision: int) -> bool:
+    """Put the row above a revision of its pool, with nothing else changed; returns as
+    ``transition``.
+    """
+    return _swap(connection, runtime, revision=revision + 1, settled=False)
+
+
 def remove(connection: sa.Connection, runtime: Runtime) -> bool:
     """Delete the row of a runtime of which the orchestrator has nothing left."""
     result = connection.execute(

@@ -13,6 +13,7 @@ from oslo_log import log
 from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import runtimes
+from qinling.engine.lease import Lease
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.runtimes import KIND
 from qinling.orchestrator import base
@@ -34,11 +35,13 @@ class Resync:
         db: db_api.Database,
         orchestrator: base.Orchestrator,
         reconciler: Reconciler,
+        lease: Lease,
     ) -> None:
         self._options = conf.engine
         self._db = db
         self._orchestrator = orchestrator
         self._reconciler = reconciler
+        self._lease = lease
         self._stopping = threading.Event()
         self._orphans: dict[str, float] = {}
         self._walked = ""
@@ -98,6 +101,7 @@ class Resync:
 
     def sweep(self) -> None:
         """Remove pools that have had no row for the whole grace."""
+        self._lease.check()
         pools = set(self._orchestrator.pools())
         known = set[str]()
         waiting = sorted(pools)

@@ -31,26 +31,26 @@ class Runtimes:
         self._pool_size = conf.engine.pool_size
         self._db = db
         self._orchestrator = orchestrator
+        # Pools that this engine applied for rows that were gone by then.
+        self._for_nobody: set[str] = set()
 
     def reconcile(self, runtime_id: str) -> float | None:
         """Take a runtime one step; seconds until the next look, or None."""
         runtime = self._db.read(runtimes.find, runtime_id)
         if runtime is None:
-            # A pool that is still there is found, and removed, by the orphan sweep.
-            return None
-        if runtime.status is RuntimeStatus.DELETING:
-            return self._delete(runtime)
+            # Any other pool that is still there is found, and removed, by the orphan sweep.
+            return self._undo(runtime_id) if runtime_id in self._for_nobody else None
         try:
-            state = self._orchestrator.apply(self._spec(runtime))
-        except exceptions.StaleRevision:
-            LOG.info("Runtime %s was changed meanwhile; reading it again.", runtime.id)
-            return 0.0 if self._moved(runtime) else _LOOK_AGAIN
+            if runtime.status is RuntimeStatus.DELETING:
+                return self._delete(runtime)
+            return self._record(runtime, self._orchestrator.apply(self._spec(runtime)))
+        except exceptions.StaleRevision as error:
+            return self._outgrow(runtime, error.revision)
         except exceptions.PoolBusy:
             raise
         except exceptions.OrchestratorError as error:
             self._record_trouble(runtime, str(error))
             raise
-        return self._record(runtime, state)
 
     def _spec(self, runtime: runtimes.Runtime) -> base.PoolSpec:
         return base.PoolSpec(
@@ -72,21 +72,25 @@ class Runtimes:
         """Write down what was seen of the pool, and the end it has come to."""
         seen = runtimes.Seen(state.total, state.available, state.reason, whole=state.ready)
         if runtime.status is RuntimeStatus.AVAILABLE or not (state.ready or state.failed):
-            self._observe(runtime, seen)
+            current = self._observe(runtime, seen)
         elif state.ready:
-            self._conclude(runtime, RuntimeStatus.AVAILABLE, seen, None)
+            current = self._conclude(runtime, RuntimeStatus.AVAILABLE, seen, None)
         elif runtime.status is RuntimeStatus.UPGRADING and runtime.previous_image is not None:
             return self._roll_back(runtime, state)
         elif runtime.status is RuntimeStatus.ERROR:
-            self._observe(runtime, seen)
+            current = self._observe(runtime, seen)
         else:
-            self._conclude(runtime, RuntimeStatus.ERROR, seen, state.reason)
-        return state.retry_in
+            current = self._conclude(runtime, RuntimeStatus.ERROR, seen, state.reason)
+        return state.retry_in if current else self._overtaken(runtime)
 
-    def _observe(self, runtime: runtimes.Runtime, seen: runtimes.Seen) -> None:
-        """Write down what was seen, if that is news: most looks find what the row says."""
+    def _observe(self, runtime: runtimes.Runtime, seen: runtimes.Seen) -> bool:
+        """Write down what was seen, if that is news: most looks find what the row says.
+
+        False when somebody else has moved the row, or deleted it.
+        """
         if not runtimes.is_known(runtime, seen):
-            self._db.write(runtimes.observe, runtime, seen)
+            return self._db.write(runtimes.observe, runtime, seen)
+        return seen.whole or not self._moved(runtime)
 
     def _conclude(
         self,
@@ -94,12 +98,13 @@ class Runtimes:
         status: RuntimeStatus,
         seen: runtimes.Seen,
         reason: str | None,
-    ) -> None:
+    ) -> bool:
         concluded = self._db.write(
             runtimes.conclude, runtime, status, seen, status_reason=reason, previous_image=None
         )
         if concluded:
             LOG.info("Runtime %s is %s%s.", runtime.id, status, f": {reason}" if reason else "")
+        return concluded
 
     def _roll_back(self, runtime: runtimes.Runtime, state: base.PoolState) -> float | None:
         """Go back to the image that works; its workers were kept running."""
@@ -107,7 +112,7 @@ class Runtimes:
             f"image {runtime.image} did not come up and was rolled back: "
             f"{state.reason or 'no reason is known'}"
         )
-        self._db.write(
+        moved = self._db.write(
             runtimes.transition,
             runtime,
             RuntimeStatus.AVAILABLE,
@@ -116,7 +121,43 @@ class Runtimes:
             status_reason=reason,
             pool_reason=None,
         )
+        if not moved:
+            return self._overtaken(runtime)
         LOG.warning("Runtime %s: %s.", runtime.id, reason)
+        return 0.0
+
+    def _overtaken(self, runtime: runtimes.Runtime) -> float | None:
+        """Somebody else moved the row since it was read; maybe its pool was made anew for nobody.
+
+        An id is never given again, so what was applied for a row that has gone is removed.
+        """
+        if self._db.read(runtimes.find, runtime.id) is not None:
+            return 0.0
+        LOG.info("Runtime %s was deleted meanwhile; its pool is removed again.", runtime.id)
+        self._for_nobody.add(runtime.id)
+        return self._undo(runtime.id)
+
+    def _undo(self, runtime_id: str) -> float | None:
+        if not self._orchestrator.remove(runtime_id, None):
+            return _LOOK_AGAIN
+        self._for_nobody.discard(runtime_id)
+        return None
+
+    def _outgrow(self, runtime: runtimes.Runtime, pool_revision: int) -> float | None:
+        """The pool is newer than the row that was read.
+
+        When nobody has moved the row, it comes from an older copy of the
+        database, and what it says counts from now on.
+        """
+        if self._moved(runtime):
+            LOG.info("Runtime %s was changed meanwhile; reading it again.", runtime.id)
+            return self._overtaken(runtime)
+        if self._db.write(runtimes.outgrow, runtime, pool_revision):
+            LOG.warning(
+                "The pool of runtime %s is at revision %d and its row at %d, as after the database "
+                "was restored; the row counts and is at revision %d now.",
+                *(runtime.id, pool_revision, runtime.revision, pool_revision + 1),
+            )
         return 0.0
 
     def _record_trouble(self, runtime: runtimes.Runtime, reason: str) -> None:

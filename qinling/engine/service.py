@@ -1,20 +1,16 @@
 """The engine: queue, resync, orchestrator and lease, started and stopped together."""
 
-import threading
-import uuid
+from collections.abc import Callable
 
 from oslo_config import cfg
-from oslo_log import log
 
 from qinling import context, exceptions, orchestrator
 from qinling.db import api as db_api
-from qinling.db import services
 from qinling.engine import runtimes
+from qinling.engine.lease import Lease
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.resync import Resync
 from qinling.orchestrator import base
-
-LOG = log.getLogger(__name__)
 
 # Seconds that work in progress gets when the engine is told to stop.
 _STOP_TIMEOUT = 10.0
@@ -24,6 +20,7 @@ class Engine:
     """One engine. Any number of them work on one database side by side.
 
     :param binary: the program it runs in, as the table ``services`` shows it.
+    :param fail: called from any thread when it cannot go on.
     """
 
     def __init__(
@@ -32,39 +29,33 @@ class Engine:
         db: db_api.Database,
         driver: base.Orchestrator,
         binary: str,
+        fail: Callable[[exceptions.StartupError], None],
     ) -> None:
-        self._conf = conf
-        self._db = db
         self._orchestrator = driver
-        self._binary = binary
-        self._id = str(uuid.uuid4())
-        hands = runtimes.Runtimes(conf, db, driver)
+        self._lease = Lease(conf, db, binary, driver.one_host, lost=fail)
+        self._runtimes = runtimes.Runtimes(conf, db, driver)
         self._reconciler = Reconciler(
-            {runtimes.KIND: hands.reconcile}, threads=conf.engine.reconcile_threads
+            {runtimes.KIND: self._reconcile_runtime}, threads=conf.engine.reconcile_threads
         )
-        self._resync = Resync(conf, db, driver, self._reconciler)
-        self._stopping = threading.Event()
-        self._lease = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._resync = Resync(conf, db, driver, self._reconciler, self._lease)
 
     def start(self) -> None:
         """:raises StartupError: it cannot work here."""
-        self._register()
-        self._orchestrator.start(self._changed)
         self._lease.start()
+        try:
+            self._orchestrator.start(self._changed)
+        except exceptions.StartupError:
+            self._lease.stop(_STOP_TIMEOUT)
+            raise
         self._reconciler.start()
         self._resync.start()
 
     def stop(self) -> None:
         """End after the work at hand."""
-        self._stopping.set()
         self._resync.stop()
         self._reconciler.stop(_STOP_TIMEOUT)
         self._orchestrator.stop()
-        self._lease.join(timeout=_STOP_TIMEOUT)
-        try:
-            self._db.write(services.leave, self._id)
-        except exceptions.DatabaseUnavailable as error:
-            LOG.warning("The lease of this engine is left to expire: %s", error)
+        self._lease.stop(_STOP_TIMEOUT)
 
     def look_at_runtime(self, runtime_id: str, asked_by: context.RequestContext | None) -> None:
         """A message said that this runtime's row has changed."""
@@ -81,33 +72,22 @@ class Engine:
     def _changed(self, pool_id: str) -> None:
         self._reconciler.add(Key(runtimes.KIND, pool_id))
 
-    def _register(self) -> None:
-        driver, host = self._conf.orchestrator.driver, self._conf.engine.host
-        other = self._db.write(
-            services.register, self._id, self._binary, host, driver, self._orchestrator.one_host
-        )
-        if other is not None:
-            raise exceptions.StartupError(
-                f"An engine on host {other} runs the pools of this database with the driver "
-                f"{driver}, which keeps them on its own host; stop it before starting one on "
-                f"{host}, or use another database."
-            )
-
-    def _renew(self) -> None:
-        while not self._stopping.wait(services.RENEWAL):
-            try:
-                if not self._db.write(services.renew, self._id):
-                    self._register()
-            except exceptions.StartupError as error:
-                LOG.error("%s", error)
-            except exceptions.QinlingError as error:
-                LOG.warning("The lease of this engine was not renewed: %s", error)
+    def _reconcile_runtime(self, runtime_id: str) -> float | None:
+        self._lease.check()
+        return self._runtimes.reconcile(runtime_id)
 
 
-def load(conf: cfg.ConfigOpts, db: db_api.Database, binary: str, *, bound: bool = False) -> Engine:
+def load(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    binary: str,
+    fail: Callable[[exceptions.StartupError], None],
+    *,
+    bound: bool = False,
+) -> Engine:
     """An engine with the configured orchestrator, not yet started.
 
-    :param bound: local workers must not outlive this process.
+    :param fail: as of ``Engine``. :param bound: local workers must not outlive this process.
     """
     options = {"bound": True} if bound and conf.orchestrator.driver == "local" else {}
-    return Engine(conf, db, orchestrator.load(conf, **options), binary)
+    return Engine(conf, db, orchestrator.load(conf, **options), binary, fail)

@@ -42,12 +42,13 @@ def prepare(argv: Sequence[str]) -> int:
     db = db_api.Database(options)
     db.check()
     driver = MemoryOrchestrator(complete=options.complete)
-    engine = engine_service.Engine(options, db, driver, "bench-engine")
+    process = service.Process()
+    engine = engine_service.Engine(options, db, driver, "bench-engine", process.fail)
     bus = rpc.EngineServer(options, engine.look_at_runtime)
 
     threading.Thread(target=_tell, args=(driver,), daemon=True).start()
     print(f"started {time.monotonic()}", flush=True)
-    return service.run([engine, bus], lambda: print("The engine is running.", flush=True))
+    return process.run([engine, bus], lambda: print("The engine is running.", flush=True))
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ def test_an_engine_that_slept_through_an_image_change_does_not_bring_the_old_ima
     with sleeper:
         sleeper.wait_for_line("The engine is running", timeout=30)
         runtime_id = client.create()["id"]
-        wait_until(lambda: _state(sleeper) == "T", 20, "the engine asleep")
+        wait_until(lambda: asleep(sleeper), 20, "the engine asleep")
         engineless.engine.start()
         wait_whole(engineless, runtime_id, "python3")
         assert client.update(runtime_id, image="python3:new").status_code == 200
@@ -217,8 +217,9 @@ def test_an_engine_that_slept_through_an_image_change_does_not_bring_the_old_ima
         assert engineless.worker_pids() == workers
 
 
-def _state(process: Process) -> str:
-    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+def asleep(process: Process) -> bool:
+    """Whether a process was stopped by SIGSTOP."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def post_latency(installation: Distributed) -> float:

@@ -17,6 +17,7 @@ from tests.unit.engine.doubles import ScriptedOrchestrator
 
 STARTING = PoolState(total=2, available=1, ready=False)
 READY = PoolState(total=2, available=2, ready=True)
+STALE = exceptions.StaleRevision("older", revision=9)
 FAILED = PoolState(total=2, available=0, ready=False, failed=True, reason="no such image")
 SHORT = PoolState(total=2, available=1, ready=False, reason="out of luck", retry_in=7.0)
 
@@ -31,6 +32,7 @@ UPGRADING = {
     "pool_available": 2,
 }
 UPGRADING_FROM_ERROR = UPGRADING | {"previous_image": None}
+DELETING = {"status": "deleting", "revision": 3, "pool_total": 2, "pool_available": 2}
 ERROR = {"status": "error", "status_reason": "was broken", "pool_reason": "was broken"}
 
 #: What the row keeps of an observation.
@@ -187,21 +189,52 @@ def test_a_stale_revision_is_read_again_at_once_when_the_row_has_moved(
     def upgrade() -> None:
         db.write(runtimes.upgrade, runtime, {"image": "new"})
 
-    orchestrator = ScriptedOrchestrator(exceptions.StaleRevision("older"), meanwhile=upgrade)
+    orchestrator = ScriptedOrchestrator(STALE, meanwhile=upgrade)
     assert reconcile(conf, db, orchestrator, runtime) == 0.0
     assert rows.find(db, runtime.id).image == "new"
 
 
-def test_a_stale_revision_is_looked_at_later_when_the_row_has_not_moved(
+@pytest.mark.parametrize("before", [CREATING, AVAILABLE, UPGRADING, ERROR, DELETING])
+def test_a_row_older_than_its_pool_as_after_a_restored_database_counts_from_then_on(
+    conf: cfg.ConfigOpts, db: db_api.Database, before: dict[str, Any]
+) -> None:
+    runtime = rows.insert_one(db, **before)
+    assert reconcile(conf, db, ScriptedOrchestrator(STALE, STALE), runtime) == 0.0
+    after = rows.find(db, runtime.id)
+    assert as_row(after) == as_row(runtime) | {"revision": STALE.revision + 1, "settled": False}
+
+
+@pytest.mark.parametrize("answer", [STARTING, SHORT, READY, FAILED, STALE])
+@pytest.mark.parametrize("before", [CREATING, AVAILABLE, UPGRADING, ERROR])
+def test_a_pool_applied_for_a_row_that_was_deleted_meanwhile_is_removed_again(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    before: dict[str, Any],
+    answer: PoolState | exceptions.StaleRevision,
+) -> None:
+    # What was seen is what the row said already: nothing needs to be written down.
+    runtime = rows.insert_one(db, **before | SEEN_STARTING)
+    orchestrator = ScriptedOrchestrator(
+        answer, removed=True, meanwhile=lambda: rows.delete(db, runtime.id)
+    )
+    assert reconcile(conf, db, orchestrator, runtime) is None
+    assert orchestrator.calls[1:] == [("remove", runtime.id, None)]
+
+
+def test_a_pool_applied_for_nobody_is_looked_at_until_nothing_is_left_of_it(
     conf: cfg.ConfigOpts, db: db_api.Database
 ) -> None:
-    # As after an old copy of the database was put back.
-    runtime = rows.insert_one(db, **AVAILABLE)
-    orchestrator = ScriptedOrchestrator(exceptions.StaleRevision("older"))
-    pause = reconcile(conf, db, orchestrator, runtime)
-    assert pause is not None
-    assert pause >= 1.0
-    assert rows.find(db, runtime.id) == runtime
+    runtime = rows.insert_one(db, **CREATING)
+    orchestrator = ScriptedOrchestrator(
+        STARTING, removed=False, meanwhile=lambda: rows.delete(db, runtime.id)
+    )
+    hands = Runtimes(conf, db, orchestrator)
+    assert hands.reconcile(runtime.id)
+    assert hands.reconcile(runtime.id)
+    orchestrator.removed = True
+    assert hands.reconcile(runtime.id) is None
+    assert hands.reconcile(runtime.id) is None
+    assert [call[0] for call in orchestrator.calls] == ["apply"] + ["remove"] * 3
 
 
 @pytest.mark.parametrize("answer", [STARTING, READY, FAILED])
@@ -219,9 +252,6 @@ def test_what_was_seen_of_an_older_revision_does_not_count(
     reconcile(conf, db, ScriptedOrchestrator(answer, meanwhile=delete), runtime)
     assert rows.find(db, runtime.id) == moved[0]
     assert moved[0].status is RuntimeStatus.DELETING
-
-
-DELETING = {"status": "deleting", "revision": 3, "pool_total": 2, "pool_available": 2}
 
 
 def test_a_row_stays_while_anything_is_left_of_its_pool(
@@ -253,7 +283,10 @@ def test_a_row_stays_when_its_pool_cannot_be_removed_now(
     runtime = rows.insert_one(db, **DELETING)
     with pytest.raises(type(error)):
         reconcile(conf, db, ScriptedOrchestrator(removed=error), runtime)
-    assert rows.find(db, runtime.id).status is RuntimeStatus.DELETING
+    after = rows.find(db, runtime.id)
+    assert after.status is RuntimeStatus.DELETING
+    told = None if isinstance(error, exceptions.PoolBusy) else str(error)
+    assert after.pool_reason == told
 
 
 def test_deleting_and_looking_on_until_nothing_is_left_takes_the_same_call(
