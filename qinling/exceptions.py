@@ -88,4 +88,8 @@ class PoolBusy(OrchestratorError):
 
 
 class StaleRevision(OrchestratorError):
-    """What was asked for is older than what is there already."""
+    """What was asked for is older than what is there already, ``revision``."""
+
+    def __init__(self, message: str, revision: int) -> None:
+        super().__init__(message)
+        self.revision = revision

@@ -75,7 +75,8 @@ class LocalOrchestrator:
             pool = self._state.load(spec.id) or state.Pool(spec.id)
             if pool.revision > spec.revision:
                 raise exceptions.StaleRevision(
-                    f"Pool {spec.id} is at revision {pool.revision}, not {spec.revision}."
+                    f"Pool {spec.id} is at revision {pool.revision}, not {spec.revision}.",
+                    revision=pool.revision,
                 )
             changed = self._bury(pool)
             if (pool.revision, pool.image, pool.size) != (spec.revision, spec.image, spec.size):
@@ -93,7 +94,8 @@ class LocalOrchestrator:
                 return True
             if revision is not None and pool.revision > revision:
                 raise exceptions.StaleRevision(
-                    f"Pool {pool_id} is at revision {pool.revision}, not {revision}."
+                    f"Pool {pool_id} is at revision {pool.revision}, not {revision}.",
+                    revision=pool.revision,
                 )
             if revision is not None and pool.revision < revision:
                 # From here on nobody with an older revision in hand can refill it.
@@ -110,18 +112,6 @@ class LocalOrchestrator:
 
     def pools(self) -> list[str]:
         return self._state.ids()
-
-    def workers(self, pool_id: str) -> list[base.Worker]:
-        pool = self._state.load(pool_id)
-        return [
-            base.Worker(
-                id=entry.id,
-                url=f"http://127.0.0.1:{entry.port}",
-                ready=self._watch.track(pool_id, entry) is Health.READY,
-            )
-            for entry in (pool.workers if pool is not None else [])
-            if not entry.retiring
-        ]
 
     def _choose_isolation(self) -> None:
         """One user id per worker where this process may give them away."""

@@ -187,7 +187,7 @@ def test_a_stale_revision_is_read_again_at_once_when_the_row_has_moved(
     def upgrade() -> None:
         db.write(runtimes.upgrade, runtime, {"image": "new"})
 
-    orchestrator = ScriptedOrchestrator(exceptions.StaleRevision("older"), meanwhile=upgrade)
+    orchestrator = ScriptedOrchestrator(exceptions.StaleRevision("older", 2), meanwhile=upgrade)
     assert reconcile(conf, db, orchestrator, runtime) == 0.0
     assert rows.find(db, runtime.id).image == "new"
 
@@ -197,7 +197,7 @@ def test_a_stale_revision_is_looked_at_later_when_the_row_has_not_moved(
 ) -> None:
     # As after an old copy of the database was put back.
     runtime = rows.insert_one(db, **AVAILABLE)
-    orchestrator = ScriptedOrchestrator(exceptions.StaleRevision("older"))
+    orchestrator = ScriptedOrchestrator(exceptions.StaleRevision("older", 2))
     pause = reconcile(conf, db, orchestrator, runtime)
     assert pause is not None
     assert pause >= 1.0
