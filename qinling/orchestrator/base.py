@@ -43,15 +43,6 @@ class PoolState:
     retry_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """A warm worker: ``url`` is where the control plane reaches it."""
-
-    id: str
-    url: str
-    ready: bool
-
-
 class Orchestrator(Protocol):
     """Safe to call from several threads. Errors are ``OrchestratorError``."""
 
@@ -82,6 +73,3 @@ class Orchestrator(Protocol):
 
     def pools(self) -> Iterable[str]:
         """Ids of all pools there are, whether or not anybody asked for them."""
-
-    def workers(self, pool_id: str) -> list[Worker]:
-        """The workers of a pool."""

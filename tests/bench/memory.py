@@ -35,7 +35,8 @@ class MemoryOrchestrator:
             known = self._specs.get(spec.id)
             if known is not None and known.revision > spec.revision:
                 raise exceptions.StaleRevision(
-                    f"Pool {spec.id} is at revision {known.revision}, not {spec.revision}."
+                    f"Pool {spec.id} is at revision {known.revision}, not {spec.revision}.",
+                    revision=known.revision,
                 )
             self._specs[spec.id] = spec
             ready = known == spec or (known is None and self._complete)
@@ -53,9 +54,3 @@ class MemoryOrchestrator:
     def pools(self) -> list[str]:
         with self._lock:
             return list(self._specs)
-
-    def workers(self, pool_id: str) -> list[base.Worker]:
-        with self._lock:
-            spec = self._specs.get(pool_id)
-        size = 0 if spec is None else spec.size
-        return [base.Worker(f"{pool_id}-{n}", "http://127.0.0.1:1", True) for n in range(size)]

@@ -319,6 +319,22 @@ def test_workers_never_outlive_standalone_which_keeps_its_runtimes(standalone: S
         assert client.show(runtime_id)["name"] == "kept"
 
 
+@pytest.mark.parametrize("image", ["silent", "wrapped", "stubborn"])
+def test_no_command_outlives_standalone_whatever_it_minds(
+    standalone: Standalone, image: str
+) -> None:
+    standalone.client.create(image=image)
+    # Each worker is its guard, a command and, but for the first, what that has started.
+    count = 4 if image == "silent" else 6
+    for end in (standalone.process.kill, standalone.process.terminate):
+        standalone.wait_for_workers(count)
+        end()
+        if end == standalone.process.kill:
+            standalone.wait_for_workers(0, timeout=5)
+        assert standalone.worker_pids() == set()
+        standalone.start()
+
+
 def test_a_state_directory_that_cannot_be_written_to_is_told_and_heals(
     distributed: Distributed,
 ) -> None:

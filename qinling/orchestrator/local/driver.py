@@ -10,27 +10,32 @@ import contextlib
 import os
 import time
 import uuid
+from dataclasses import replace
 
 from oslo_config import cfg
 from oslo_log import log
 
 from qinling import exceptions
 from qinling.orchestrator import base
-from qinling.orchestrator.local import images, process, state
-from qinling.orchestrator.local.watch import Health, Watch
+from qinling.orchestrator.local import guard, images, process, state
+from qinling.orchestrator.local.watch import End, Health, Watch
 
 LOG = log.getLogger(__name__)
 
-# A worker that ends by itself before this age (seconds) counts as a failure;
-# as many failures in a row say that the pool will not come up as it is.
+# A worker that is up at this age (seconds) has been of use; one that ends by
+# itself without having been up, or before this age, is a failed attempt. As many
+# of them in a row say that the pool will not come up as it is.
 _USEFUL_AGE = 10.0
 _FAILURES = 3
 # After so many failures the next start waits, twice as long each time (seconds).
 _BACKOFF = 0.5
 _MAX_BACKOFF = 60.0
+_MAX_DOUBLINGS = 7
 # How much of a worker's log goes into a reason (bytes read, characters told).
 _LOG_TAIL = 2048
 _REASON_LINE = 200
+# How long a killed process may take to be gone (seconds).
+_KILL_TIME = 5.0
 
 
 class LocalOrchestrator:
@@ -47,8 +52,6 @@ class LocalOrchestrator:
         self._images = images.Images(conf.local.images)
         self._state = state.StateDir(conf.local.state_dir)
         self._uid_base: int | None = None
-        # Held open for as long as a bound worker may live.
-        self._lifelines: dict[str, process.Started] = {}
 
     def start(self, notify: base.Notify) -> None:
         self._state.prepare()
@@ -62,22 +65,15 @@ class LocalOrchestrator:
         )
 
     def stop(self) -> None:
-        if self._bound:
-            for pool_id in self._state.ids():
-                self._end_all(pool_id)
+        patience = self._options.shutdown_grace + _KILL_TIME
+        if self._bound and not self._watch.end_all(patience):
+            LOG.warning("Some workers did not end within %g s.", patience)
         self._watch.stop()
-        for started in self._lifelines.values():
-            started.abandon()
-        self._lifelines.clear()
 
     def apply(self, spec: base.PoolSpec) -> base.PoolState:
         with self._state.locked(spec.id):
             pool = self._state.load(spec.id) or state.Pool(spec.id)
-            if pool.revision > spec.revision:
-                raise exceptions.StaleRevision(
-                    f"Pool {spec.id} is at revision {pool.revision}, not {spec.revision}.",
-                    revision=pool.revision,
-                )
+            _check_revision(pool, spec.revision)
             changed = self._bury(pool)
             if (pool.revision, pool.image, pool.size) != (spec.revision, spec.image, spec.size):
                 if pool.image != spec.image:
@@ -91,39 +87,27 @@ class LocalOrchestrator:
             pool = self._state.load(pool_id)
             if pool is None:
                 self._state.delete(pool_id)
+                self._watch.forget_others(pool_id, ())
                 return True
-            if revision is not None and pool.revision > revision:
-                raise exceptions.StaleRevision(
-                    f"Pool {pool_id} is at revision {pool.revision}, not {revision}.",
-                    revision=pool.revision,
-                )
-            if revision is not None and pool.revision < revision:
-                # From here on nobody with an older revision in hand can refill it.
-                pool.revision, pool.size = revision, 0
-                self._state.save(pool)
+            if revision is not None:
+                _check_revision(pool, revision)
+                if pool.revision < revision:
+                    # From here on nobody with an older revision in hand can refill it.
+                    pool.revision, pool.size = revision, 0
+                    self._state.save(pool)
             self._bury(pool)
             for entry in pool.workers:
-                self._watch.track(pool_id, entry)
-                self._watch.retire(entry)
+                self._watch.retire(pool_id, entry)
             if pool.workers:
                 return False
             self._state.delete(pool_id)
             return True
 
     def pools(self) -> list[str]:
-        return self._state.ids()
-
-    def workers(self, pool_id: str) -> list[base.Worker]:
-        pool = self._state.load(pool_id)
-        return [
-            base.Worker(
-                id=entry.id,
-                url=f"http://127.0.0.1:{entry.port}",
-                ready=self._watch.track(pool_id, entry) is Health.READY,
-            )
-            for entry in (pool.workers if pool is not None else [])
-            if not entry.retiring
-        ]
+        ids = self._state.ids()
+        # Nobody asks for a pool again that another engine has removed.
+        self._watch.forget_other_pools(ids)
+        return ids
 
     def _choose_isolation(self) -> None:
         """One user id per worker where this process may give them away."""
@@ -141,74 +125,85 @@ class LocalOrchestrator:
 
     def _bury(self, pool: state.Pool) -> bool:
         """Drop the workers that have ended, and count those that failed."""
+        self._watch.forget_others(pool.id, {entry.id for entry in pool.workers})
         gone = set()
         for entry in pool.workers:
             if self._watch.track(pool.id, entry) is not Health.GONE:
                 continue
-            reason = self._watch.forget(entry.id)
+            end = self._watch.forget(pool.id, entry.id)
             gone.add(entry.id)
-            now = time.time()
-            if reason is not None and not entry.retiring and now - entry.born < _USEFUL_AGE:
-                pool.failures += 1
-                pool.failed_at = now
-                pool.reason = reason + self._last_words(entry.id)
+            if end is not None and not entry.retiring:
+                self._judge(pool, entry, end)
             self._state.log(entry.id).unlink(missing_ok=True)
-            if started := self._lifelines.pop(entry.id, None):
-                started.abandon()
         pool.drop(gone)
         return bool(gone)
+
+    def _judge(self, pool: state.Pool, entry: state.WorkerEntry, end: End) -> None:
+        """Count how a worker ended that nobody had told to."""
+        now = time.time()
+        if end.came_up and now - entry.born >= _USEFUL_AGE:
+            pool.count_use(entry)
+        else:
+            pool.count_failure(entry, end.reason + self._last_words(entry.id), now)
 
     def _settle(self, pool: state.Pool, changed: bool) -> base.PoolState:
         """Start what is missing, end what is too many, and tell how it stands."""
         command = self._images.command(pool.image)
-        if command is None:
-            pool.reason = f"image {pool.image} is not on this host: [local] images has no such name"
-            pool.failures = _FAILURES
         health = {entry.id: self._watch.track(pool.id, entry) for entry in pool.workers}
         current = [e for e in pool.workers if e.image == pool.image and not e.retiring]
         ready = [entry for entry in current if health[entry.id] is Health.READY]
-        if len(ready) >= pool.size and pool.failures:
-            pool.failures, pool.reason, changed = 0, None, True
-        # An image comes to this host with a new configuration, and so a new process.
-        wait = _MAX_BACKOFF if command is None else self._backoff(pool)
-        missing = pool.size - len(current) if wait == 0 else 0
+        for entry in ready:
+            if time.time() - entry.born >= _USEFUL_AGE:
+                changed |= pool.count_use(entry)
+        whole = len(ready) >= pool.size
         # The old ones go only when the new ones are up, and never before them.
-        surplus = current[pool.size :]
         old = [e for e in pool.workers if e.image != pool.image and not e.retiring]
-        if len(ready) >= pool.size:
-            surplus = surplus + old
+        surplus = current[pool.size :] + (old if whole else [])
         retired = [pool.retire(entry) for entry in surplus]
-        if changed or retired or missing > 0:
-            self._start(pool, command or (), max(missing, 0))
+        missing = max(pool.size - len(current), 0)
+        due = 0 if self._backoff(pool, command) else missing
+        if changed or retired or due:
+            missing -= self._start(pool, command or (), due)
         for entry in pool.workers:
             if entry.retiring:
-                self._watch.retire(entry)
-        whole = len(ready) >= pool.size
+                self._watch.retire(pool.id, entry)
+        reason = pool.reason
+        if command is None:
+            reason = f"image {pool.image} is not on this host: [local] images has no such name"
         return base.PoolState(
             total=pool.size,
             available=min(len(ready), pool.size),
-            ready=whole and len(pool.workers) == len(current) - len(surplus),
-            failed=pool.failures >= _FAILURES and not whole,
-            reason=None if whole else pool.reason,
-            retry_in=wait if wait > 0 else None,
+            ready=whole and len(pool.workers) == len(current[: pool.size]),
+            failed=not whole and (command is None or pool.failures >= _FAILURES),
+            reason=None if whole else reason,
+            retry_in=(self._backoff(pool, command) or None) if missing else None,
         )
 
-    def _backoff(self, pool: state.Pool) -> float:
+    def _backoff(self, pool: state.Pool, command: tuple[str, ...] | None) -> float:
         """Seconds until the next start is due; 0 for now."""
+        if command is None:
+            # An image comes to this host with a new configuration, and so a new process.
+            return _MAX_BACKOFF
         if pool.failures < _FAILURES:
             return 0.0
-        pause = min(_BACKOFF * 2.0 ** (pool.failures - _FAILURES), _MAX_BACKOFF)
+        doublings = min(pool.failures - _FAILURES, _MAX_DOUBLINGS)
+        pause = min(_BACKOFF * 2.0**doublings, _MAX_BACKOFF)
         return max(0.0, min(pool.failed_at + pause - time.time(), pause))
 
-    def _start(self, pool: state.Pool, command: tuple[str, ...], missing: int) -> None:
-        """Start workers and save the pool; either all of it stands or none."""
+    def _start(self, pool: state.Pool, command: tuple[str, ...], due: int) -> int:
+        """Start workers and save the pool, either all of it or none; how many were started."""
         fresh: list[process.Started] = []
         try:
-            for _ in range(missing):
+            for _ in range(due):
                 worker_id = str(uuid.uuid4())
                 try:
                     started = process.start(
-                        worker_id, pool.image, command, self._state.log(worker_id), self._uid_base
+                        worker_id,
+                        pool.image,
+                        command,
+                        self._state.log(worker_id),
+                        self._uid_base,
+                        self._guarded(command),
                     )
                 except exceptions.OrchestratorError as error:
                     self._state.log(worker_id).unlink(missing_ok=True)
@@ -217,21 +212,24 @@ class LocalOrchestrator:
                     pool.reason = str(error)
                     break
                 fresh.append(started)
-                pool.workers.append(started.entry)
+                pool.workers.append(replace(started.entry, attempt=pool.failures))
             self._state.save(pool)
         except BaseException:
             for started in fresh:
-                started.abandon()
-                started.popen.kill()
-                started.popen.wait()
+                started.kill()
                 self._state.log(started.entry.id).unlink(missing_ok=True)
             raise
         for started in fresh:
-            if self._bound:
-                self._lifelines[started.entry.id] = started
-            else:
+            if not self._bound:
                 started.release()
-            self._watch.track(pool.id, started.entry, started.popen)
+            self._watch.track(pool.id, started.entry, started)
+        return len(fresh)
+
+    def _guarded(self, command: tuple[str, ...]) -> str | None:
+        """How a command is tied to this engine that does not tie itself."""
+        if command == images.PYTHON_WORKER:
+            return None
+        return guard.BOUND if self._bound else guard.RELEASED
 
     def _last_words(self, worker_id: str) -> str:
         """The last line of a worker's log, as a tail for a reason."""
@@ -244,9 +242,10 @@ class LocalOrchestrator:
                 return f": {printable[-_REASON_LINE:]}"
         return ""
 
-    def _end_all(self, pool_id: str) -> None:
-        with contextlib.suppress(exceptions.OrchestratorError):
-            pool = self._state.load(pool_id)
-            for entry in pool.workers if pool is not None else []:
-                self._watch.track(pool_id, entry)
-                self._watch.retire(entry)
+
+def _check_revision(pool: state.Pool, revision: int) -> None:
+    if pool.revision > revision:
+        raise exceptions.StaleRevision(
+            f"Pool {pool.id} is at revision {pool.revision}, not {revision}.",
+            revision=pool.revision,
+        )

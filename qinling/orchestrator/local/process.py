@@ -7,17 +7,20 @@ kernel's queue instead of being refused.
 The lifeline is a pipe whose end of file tells the worker to exit, unless a
 byte came before it. The byte is sent once the worker stands in the pool's
 file: an engine that dies before that leaves nothing behind. A worker that must
-not outlive its engine never gets the byte.
+not outlive its engine never gets the byte. The built-in worker follows its
+lifeline itself; for any other command ``guard.py`` does.
 """
 
 import contextlib
 import os
 import pathlib
 import resource
+import select
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +31,12 @@ from qinling.orchestrator.local.state import WorkerEntry
 # Open files of a worker: the contract's 1024 for a function.
 _NOFILE = 1024
 _BACKLOG = 128
+
+# Whatever a worker starts inherits it, too.
+ID_VARIABLE = "QINLING_WORKER_ID"
+
+# -I -S: it is started quickly and reads nothing but its own file.
+_GUARD = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("guard.py")))
 
 BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -52,17 +61,31 @@ class Started:
             os.close(self.lifeline)
             self.lifeline = -1
 
+    def kill(self) -> None:
+        """End it at once with all of its group, whose number is its own until it is waited for."""
+        self.abandon()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
 
 def start(
-    worker_id: str, image: str, command: Sequence[str], log: pathlib.Path, uid_base: int | None
+    worker_id: str,
+    image: str,
+    command: Sequence[str],
+    log: pathlib.Path,
+    uid_base: int | None,
+    guarded: str | None = None,
 ) -> Started:
     """Start a worker; it is not ready yet when this returns.
 
     :param uid_base: when given, the worker runs with this number plus its port
         as user and group id, which no other living worker on this host has.
+    :param guarded: how ``guard.py`` runs the command; None for a command that
+        follows the lifeline itself.
     :raises OrchestratorError: it could not be started; nothing is left of it.
     """
-    limited = _limited(command)
+    words = _words(command, guarded)
     receiving, lifeline = os.pipe()
     try:
         with (
@@ -72,7 +95,7 @@ def start(
             port = listener.getsockname()[1]
             uid = None if uid_base is None else uid_base + port
             popen = subprocess.Popen(
-                limited,
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -81,7 +104,7 @@ def start(
                 env={
                     "PATH": os.defpath,
                     "LANG": "C.UTF-8",
-                    "QINLING_WORKER_ID": worker_id,
+                    ID_VARIABLE: worker_id,
                     "QINLING_WORKER_LISTEN_FD": str(listener.fileno()),
                     "QINLING_WORKER_LIFELINE_FD": str(receiving),
                 },
@@ -101,16 +124,17 @@ def start(
         id=worker_id,
         image=image,
         pid=popen.pid,
-        started=_stat(popen.pid)[1],  # there even when it has ended: nobody waited for it yet
+        started=_start_time(popen.pid),  # it has one when it has ended: nobody waited for it yet
         boot=BOOT_ID,
         port=port,
         born=time.time(),
+        uid=uid,
     )
     return Started(entry, popen, lifeline)
 
 
-def _limited(command: Sequence[str]) -> list[str]:
-    """The command, run by prlimit(1): by then the process has the worker's user id.
+def _words(command: Sequence[str], guarded: str | None) -> list[str]:
+    """The command, guarded, run by prlimit(1): by then the process has the worker's user id.
 
     From outside only a process with CAP_SYS_RESOURCE may limit another user's.
     """
@@ -119,26 +143,31 @@ def _limited(command: Sequence[str]) -> list[str]:
         raise exceptions.OrchestratorError(f"cannot run {command[0]}: no such program")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _NOFILE if most == resource.RLIM_INFINITY else min(_NOFILE, most)
-    return ["prlimit", f"--nofile={files}", "--core=0", "--", program, *command[1:]]
+    guard = () if guarded is None else (*_GUARD, guarded)
+    return ["prlimit", f"--nofile={files}", "--core=0", "--", *guard, program, *command[1:]]
 
 
 def start_time(pid: int) -> int | None:
-    """The kernel's start time of a pid, in ticks since boot; None when it has ended.
+    """The kernel's start time of a pid, in ticks since boot; None when nobody has that pid.
 
-    Field 22 of /proc/PID/stat (proc_pid_stat(5)); a zombie has ended.
+    A process that has ended has its pid until it is waited for.
     """
     try:
-        state, started = _stat(pid)
+        return _start_time(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state in "ZX" else started
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """State and start time of a pid; the name before them may hold anything."""
-    stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    state, *rest = stat.rpartition(")")[2].split()
-    return state, int(rest[18])
+def _start_time(pid: int) -> int:
+    """Field 22 of /proc/PID/stat (proc_pid_stat(5)); the name, field 2, may hold anything."""
+    stat = pathlib.Path(f"/proc/{pid}/stat").read_bytes()
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+def has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def open_pidfd(entry: WorkerEntry) -> int | None:
@@ -153,15 +182,18 @@ def open_pidfd(entry: WorkerEntry) -> int | None:
         descriptor = os.pidfd_open(entry.pid)
     except ProcessLookupError:
         return None
-    if start_time(entry.pid) != entry.started:
+    if start_time(entry.pid) != entry.started or has_ended(descriptor):
         os.close(descriptor)
         return None
     return descriptor
 
 
 def send(pidfd: int, number: signal.Signals) -> None:
-    """Signal the process of a descriptor; one that has ended does not mind."""
-    with contextlib.suppress(ProcessLookupError):
+    """Signal the process of a descriptor; one that has ended does not mind.
+
+    Nor is it an error when it has become another user's: it must end by itself.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         signal.pidfd_send_signal(pidfd, number)
 
 

@@ -22,7 +22,8 @@ from qinling import exceptions
 class WorkerEntry:
     """A worker process. ``started`` is the kernel's start time of the pid, in
     clock ticks since boot, and ``boot`` the host's boot id: together with the
-    pid they name one process for ever.
+    pid they name one process for ever. ``uid`` is the user id that it alone
+    has, if it has one. ``attempt``: the pool's ``failures`` when it was started.
     """
 
     id: str
@@ -32,6 +33,8 @@ class WorkerEntry:
     boot: str
     port: int
     born: float  # seconds since the epoch
+    uid: int | None = None
+    attempt: int = 0
     retiring: bool = False
 
 
@@ -39,8 +42,8 @@ class WorkerEntry:
 class Pool:
     """A pool as the last change left it.
 
-    ``failures``: workers in a row that ended before they were of use;
-    ``failed_at``: when the last of them did, in seconds since the epoch.
+    ``failures``: attempts in a row of which no worker came to be of use;
+    ``failed_at``: when the last of them failed, in seconds since the epoch.
     """
 
     id: str
@@ -57,6 +60,25 @@ class Pool:
         retired = replace(entry, retiring=True)
         self.workers = [retired if worker.id == entry.id else worker for worker in self.workers]
         return retired
+
+    def count_failure(self, entry: WorkerEntry, reason: str, now: float) -> None:
+        """A worker ended before it was of use.
+
+        One that was started before the last failure says nothing new: a whole
+        pool that dies at once is one failed attempt, and so are some of many.
+        """
+        if entry.image == self.image:
+            self.reason = reason
+            if entry.attempt >= self.failures:
+                self.failures += 1
+                self.failed_at = now
+
+    def count_use(self, entry: WorkerEntry) -> bool:
+        """A worker has been of use; whether that ended a row of failures."""
+        if not self.failures or entry.attempt < self.failures or entry.image != self.image:
+            return False
+        self.failures, self.failed_at, self.reason = 0, 0.0, None
+        return True
 
     def drop(self, gone: set[str]) -> None:
         """Forget workers that have ended."""

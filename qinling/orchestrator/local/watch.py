@@ -3,32 +3,31 @@
 One thread with an event loop for all workers of this engine. A process is
 watched through its pidfd, which works for workers that an earlier engine
 started as well as for our own children. A worker counts as ready from the
-moment it has answered with its own id.
+moment it has answered with its own id, and as gone when nobody of its process
+group lives.
 """
 
 import asyncio
 import contextlib
 import enum
-import json
 import os
 import signal
-import subprocess
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 from oslo_log import log
 
-from qinling.orchestrator.local import process
+from qinling.orchestrator.local import group, probe, process
 from qinling.orchestrator.local.state import WorkerEntry
 
 LOG = log.getLogger(__name__)
 
+# Seconds between two questions to a worker that answers, but is not ready yet.
+_ASK_AGAIN = 0.2
 # Seconds a worker may take for one answer, and answers it may miss in a row.
 _PROBE_TIMEOUT = 3.0
 _PROBE_MISSES = 3
-_MAX_ANSWER = 64 * 1024
 
 
 class Health(enum.Enum):
@@ -37,19 +36,36 @@ class Health(enum.Enum):
     GONE = "gone"
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a worker ended that nobody had told to. ``came_up``: it was ready before."""
+
+    reason: str
+    came_up: bool
+
+
 @dataclass(slots=True)
 class Watched:
-    """A worker as this process sees it. Changed by the watch's thread alone."""
+    """A worker as this process sees it. Changed by the watch's thread, but for ``retiring``.
+
+    ``leader`` and ``rest``: descriptors of the process that was started, until
+    it has ended, and of those of its group that are left then. ``doomed``:
+    whoever of them still lives is killed.
+    """
 
     pool_id: str
     entry: WorkerEntry
-    pidfd: int
-    popen: subprocess.Popen[bytes] | None
+    started: process.Started | None
+    leader: int | None
+    rest: list[int] = field(default_factory=list)
     health: Health = Health.STARTING
+    came_up: bool = False
     # What it did wrong, when the watch ended it or it ended by itself.
-    reason: str | None = None
+    reason: str = ""
     retiring: bool = False
-    tasks: list["asyncio.Task[None]"] = field(default_factory=list)
+    doomed: bool = False
+    following: "asyncio.Task[None] | None" = None
+    grace: asyncio.TimerHandle | None = None
 
 
 class Watch:
@@ -66,151 +82,222 @@ class Watch:
         self._startup_timeout = startup_timeout
         self._shutdown_grace = shutdown_grace
         self._probe_interval = probe_interval
-        self._lock = threading.Lock()
-        self._workers: dict[str, Watched] = {}
+        # Held for the tables; notified when a worker is gone.
+        self._changed = threading.Condition()
+        self._pools: dict[str, dict[str, Watched]] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; the workers are left alone."""
+        """End the thread. Workers are left alone, but for those whose lifeline is held here."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        for watched in self._workers.values():
-            for task in watched.tasks:
-                task.cancel()
-            self._close(watched)
-        self._workers.clear()
+        for watched in self._all():
+            self._stop_following(watched)
+            for descriptor in (watched.leader, *watched.rest):
+                if descriptor is not None:
+                    os.close(descriptor)
+            if watched.started is not None:
+                watched.started.abandon()
+        self._pools.clear()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     def track(
-        self, pool_id: str, entry: WorkerEntry, popen: subprocess.Popen[bytes] | None = None
+        self, pool_id: str, entry: WorkerEntry, started: process.Started | None = None
     ) -> Health:
-        """Watch a worker from now on, and tell how it is. Again is no matter."""
-        with self._lock:
-            watched = self._workers.get(entry.id)
+        """Watch a worker from now on, and tell how it is. Again is no matter.
+
+        :param started: the worker, when this process has just started it; its
+            lifeline is held for as long as it lives.
+        """
+        with self._changed:
+            watched = self._find(pool_id, entry.id)
             if watched is None:
                 # Our own child's pid is its own until we have waited for it.
-                pidfd = process.open_pidfd(entry) if popen is None else os.pidfd_open(entry.pid)
-                if pidfd is None:
-                    return Health.GONE
-                watched = Watched(pool_id, entry, pidfd, popen)
-                self._workers[entry.id] = watched
+                own = started is not None
+                leader = os.pidfd_open(entry.pid) if own else process.open_pidfd(entry)
+                watched = Watched(pool_id, entry, started, leader)
+                if leader is None:
+                    watched.rest = group.members(entry)
+                    if not watched.rest:
+                        return Health.GONE
+                self._pools.setdefault(pool_id, {})[entry.id] = watched
                 self._loop.call_soon_threadsafe(self._begin, watched)
             return watched.health
 
-    def retire(self, entry: WorkerEntry) -> None:
+    def retire(self, pool_id: str, entry: WorkerEntry) -> None:
         """Tell a tracked worker to end; kill it when it does not in time."""
-        with self._lock:
-            watched = self._workers.get(entry.id)
-        if watched is None or watched.retiring:
-            return
-        watched.retiring = True
-        self._signal(watched, signal.SIGTERM)
-        self._loop.call_soon_threadsafe(self._schedule_kill, watched)
+        with self._changed:
+            watched = self._find(pool_id, entry.id)
+            if watched is not None:
+                self._retire(watched)
 
-    def forget(self, worker_id: str) -> str | None:
-        """Drop a worker that is gone; why it ended, None if it was asked to or
+    def end_all(self, timeout: float) -> bool:
+        """Tell all tracked workers to end; whether they have within so many seconds."""
+        with self._changed:
+            for watched in self._all():
+                self._retire(watched)
+            return self._changed.wait_for(
+                lambda: all(watched.health is Health.GONE for watched in self._all()), timeout
+            )
+
+    def forget(self, pool_id: str, worker_id: str) -> End | None:
+        """Drop a worker that is gone; how it ended, None if it was asked to or
         nobody of this process saw it.
         """
-        with self._lock:
-            watched = self._workers.pop(worker_id, None)
-        return None if watched is None or watched.retiring else watched.reason
+        with self._changed:
+            watched = self._find(pool_id, worker_id)
+            if watched is None:
+                return None
+            self._drop(watched)
+        return None if watched.retiring else End(watched.reason, watched.came_up)
+
+    def forget_others(self, pool_id: str, known: Collection[str]) -> None:
+        """Drop the workers of a pool that are gone and that another engine has buried."""
+        with self._changed:
+            for watched in list(self._pools.get(pool_id, {}).values()):
+                if watched.health is Health.GONE and watched.entry.id not in known:
+                    self._drop(watched)
+
+    def forget_other_pools(self, known: Collection[str]) -> None:
+        """The same, for pools that another engine has removed."""
+        with self._changed:
+            for pool_id in [pool_id for pool_id in self._pools if pool_id not in known]:
+                self.forget_others(pool_id, ())
+
+    def _all(self) -> list[Watched]:
+        return [watched for pool in self._pools.values() for watched in pool.values()]
+
+    def _find(self, pool_id: str, worker_id: str) -> Watched | None:
+        return self._pools.get(pool_id, {}).get(worker_id)
+
+    def _drop(self, watched: Watched) -> None:
+        pool = self._pools[watched.pool_id]
+        del pool[watched.entry.id]
+        if not pool:
+            del self._pools[watched.pool_id]
+
+    def _retire(self, watched: Watched) -> None:
+        if not watched.retiring:
+            watched.retiring = True
+            self._loop.call_soon_threadsafe(self._terminate, watched)
 
     # All below runs in the watch's thread.
 
     def _begin(self, watched: Watched) -> None:
-        self._loop.add_reader(watched.pidfd, self._ended, watched)
-        self._spawn(watched, self._follow(watched))
+        if watched.leader is None:
+            # Left over from a worker that ended while no engine was there to see it.
+            self._leader_ended(watched)
+        else:
+            self._loop.add_reader(watched.leader, self._leader_ended, watched)
+            watched.following = self._loop.create_task(self._follow(watched))
 
-    def _spawn(self, watched: Watched, work: Coroutine[Any, Any, None]) -> None:
-        watched.tasks.append(self._loop.create_task(work))
+    def _stop_following(self, watched: Watched) -> None:
+        if watched.following is not None:
+            watched.following.cancel()
+        if watched.grace is not None:
+            watched.grace.cancel()
 
-    def _schedule_kill(self, watched: Watched) -> None:
-        if watched.health is not Health.GONE:
-            self._spawn(watched, self._kill_later(watched))
+    def _terminate(self, watched: Watched) -> None:
+        if watched.doomed or watched.health is Health.GONE:
+            return
+        self._stop_following(watched)
+        self._signal(watched, signal.SIGTERM)
+        watched.grace = self._loop.call_later(
+            self._shutdown_grace,
+            self._kill,
+            watched,
+            f"did not end within {self._shutdown_grace:g} s",
+        )
 
-    async def _kill_later(self, watched: Watched) -> None:
-        await asyncio.sleep(self._shutdown_grace)
-        self._signal(watched, signal.SIGKILL)
+    def _kill(self, watched: Watched, wrong: str) -> None:
+        LOG.warning(
+            "Worker %s of pool %s %s; it is killed.", watched.entry.id, watched.pool_id, wrong
+        )
+        watched.reason = f"the worker {wrong}"
+        watched.doomed = True
+        if watched.leader is None:
+            self._look_at_rest(watched)
+        else:
+            self._signal(watched, signal.SIGKILL)
 
     def _signal(self, watched: Watched, number: signal.Signals) -> None:
-        # Under the lock: a closed descriptor's number may be another process's.
-        with self._lock:
-            if watched.pidfd >= 0:
-                process.send(watched.pidfd, number)
+        for descriptor in group.members(watched.entry):
+            process.send(descriptor, number)
+            os.close(descriptor)
 
-    def _close(self, watched: Watched) -> None:
-        with self._lock:
-            if watched.pidfd >= 0:
-                os.close(watched.pidfd)
-                watched.pidfd = -1
+    def _leader_ended(self, watched: Watched) -> None:
+        if watched.leader is not None:
+            self._loop.remove_reader(watched.leader)
+            os.close(watched.leader)
+            watched.leader = None
+        if not watched.retiring:
+            # It did not end in order, so what it left behind will not either.
+            self._stop_following(watched)
+            watched.doomed = True
+        self._look_at_rest(watched)
 
-    def _ended(self, watched: Watched) -> None:
-        self._loop.remove_reader(watched.pidfd)
-        for task in watched.tasks:
-            task.cancel()
-        if watched.popen is not None:
-            code = watched.popen.wait()
-            if watched.reason is None:
-                watched.reason = _exit_reason(code)
-        elif watched.reason is None:
-            watched.reason = "the worker ended"
-        self._close(watched)
-        watched.health = Health.GONE
+    def _look_at_rest(self, watched: Watched) -> None:
+        """Once the leader has ended: wait for each that is left, and look again at its end."""
+        for descriptor in watched.rest:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+        watched.rest = group.members(watched.entry)
+        for descriptor in watched.rest:
+            if watched.doomed:
+                process.send(descriptor, signal.SIGKILL)
+            self._loop.add_reader(descriptor, self._look_at_rest, watched)
+        if not watched.rest:
+            self._end(watched)
+
+    def _end(self, watched: Watched) -> None:
+        self._stop_following(watched)
+        reason = "the worker ended"
+        if watched.started is not None:
+            # Not before: until it is waited for, the leader's pid keeps the group's number ours.
+            reason = _exit_reason(watched.started.popen.wait())
+            watched.started.abandon()
+        watched.reason = watched.reason or reason
+        with self._changed:
+            watched.health = Health.GONE
+            self._changed.notify_all()
         self._notify(watched.pool_id)
 
     async def _follow(self, watched: Watched) -> None:
         """Wait until the worker is up, then ask it now and then."""
-        if not await self._answers(watched.entry, self._startup_timeout):
-            self._kill(watched, f"did not answer within {self._startup_timeout:g} s of its start")
+        if trouble := await self._comes_up(watched.entry):
+            self._kill(
+                watched,
+                f"was not ready within {self._startup_timeout:g} s of its start ({trouble})",
+            )
             return
-        watched.health = Health.READY
+        watched.health, watched.came_up = Health.READY, True
         self._notify(watched.pool_id)
         misses = 0
         while misses < _PROBE_MISSES:
             await asyncio.sleep(self._probe_interval)
-            misses = 0 if await self._answers(watched.entry, _PROBE_TIMEOUT) else misses + 1
-        self._kill(watched, f"did not answer {_PROBE_MISSES} times in a row")
+            trouble = await _ask_once(watched.entry)
+            misses = misses + 1 if trouble else 0
+        self._kill(watched, f"was not well {_PROBE_MISSES} times in a row ({trouble})")
 
-    def _kill(self, watched: Watched, reason: str) -> None:
-        if not watched.retiring:
-            watched.reason = reason
-            LOG.warning("Worker %s %s; it is killed.", watched.entry.id, reason)
-            self._signal(watched, signal.SIGKILL)
-
-    async def _answers(self, entry: WorkerEntry, timeout: float) -> bool:
-        """Whether the worker says in time that it is ready and who we think it is."""
-        try:
-            async with asyncio.timeout(timeout):
-                answer = await _get_health(entry.port)
-        except (OSError, ValueError, EOFError):  # TimeoutError is an OSError
-            return False
-        return answer.get("worker_id") == entry.id and answer.get("status") == "ready"
+    async def _comes_up(self, entry: WorkerEntry) -> str | None:
+        """Wait until the worker says that it is ready; what was wrong if that takes too long."""
+        trouble: str | None = "it did not answer"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._startup_timeout):
+                while trouble := await probe.ask(entry.port, entry.id):
+                    await asyncio.sleep(_ASK_AGAIN)
+        return trouble
 
 
-async def _get_health(port: int) -> dict[str, Any]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=_MAX_ANSWER)
+async def _ask_once(entry: WorkerEntry) -> str | None:
     try:
-        writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
-        await writer.drain()
-        answer = await reader.read(_MAX_ANSWER)
-        while more := await reader.read(_MAX_ANSWER):
-            answer += more
-            if len(answer) > _MAX_ANSWER:
-                raise ValueError("too long an answer")
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if head.split(b" ", 2)[1:2] != [b"200"]:
-        raise ValueError("not well")
-    parsed = json.loads(body)
-    if not isinstance(parsed, dict):
-        raise ValueError("not an object")
-    return parsed
+        async with asyncio.timeout(_PROBE_TIMEOUT):
+            return await probe.ask(entry.port, entry.id)
+    except TimeoutError:
+        return "it did not answer"
 
 
 def _exit_reason(code: int) -> str:

@@ -57,9 +57,6 @@ class ScriptedOrchestrator:
     def pools(self) -> Iterable[str]:
         return list(self.pool_ids)
 
-    def workers(self, pool_id: str) -> list[base.Worker]:
-        raise AssertionError("the engine asks for no workers yet")
-
 
 class Offers:
     """A double of the reconciler that notes what it is offered and works on nothing."""

@@ -1,0 +1,114 @@
+"""Who belongs to a worker, and who only looks as if."""
+
+import os
+import signal
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qinling.orchestrator.local import group, process
+from qinling.orchestrator.local.state import WorkerEntry
+from tests.fixtures.process import wait_until
+from tests.unit.local.conftest import SLEEPER, UNMARKED, WRAPPER, Start, count_files, pids
+
+UID_BASE = 1879048192
+
+
+def count(entry: WorkerEntry) -> int:
+    """How many processes of a worker live."""
+    descriptors = group.members(entry)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return len(descriptors)
+
+
+def started_pair(start: Start, *options: Any) -> process.Started:
+    """A wrapper and what it wraps."""
+    started = start(*options)
+    wait_until(lambda: count(started.entry) == 2, 20, "both")
+    wait_until(lambda: b"sleep" in _commands(started.entry), 20, "the wrapped program")
+    return started
+
+
+def _commands(entry: WorkerEntry) -> bytes:
+    held = group.members(entry)
+    text = b""
+    for descriptor in held:
+        info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        pid = info.partition("Pid:")[2].split()[0]
+        text += Path(f"/proc/{pid}/comm").read_bytes()
+        os.close(descriptor)
+    return text
+
+
+def orphaned(started: process.Started) -> WorkerEntry:
+    """Kill the leader and wait for it, as init does with an earlier engine's children."""
+    started.popen.kill()
+    started.popen.wait(20)
+    return started.entry
+
+
+def test_what_a_worker_starts_belongs_to_it(start: Start) -> None:
+    before = count_files()
+    assert count(started_pair(start, WRAPPER).entry) == 2
+    assert count_files() == before + 1  # the lifeline
+
+
+def test_a_worker_that_has_ended_has_nobody(start: Start) -> None:
+    started = start(SLEEPER)
+    assert count(started.entry) == 1
+    started.popen.kill()
+    wait_until(lambda: count(started.entry) == 0, 20, "the end")
+    started.popen.wait(20)
+    assert count(started.entry) == 0
+
+
+@pytest.mark.parametrize("command", [WRAPPER, UNMARKED], ids=["marked", "unmarked"])
+def test_who_outlives_the_leader_belongs_to_it_as_long_as_nobody_waited_for_it(
+    start: Start, command: tuple[str, ...]
+) -> None:
+    started = started_pair(start, command)
+    started.popen.kill()
+    wait_until(lambda: count(started.entry) == 1, 20, "the leader's end")
+    assert count(started.entry) == 1
+
+
+def test_who_outlives_the_leader_is_known_by_the_workers_mark_afterwards(
+    start: Start, tmp_path: Path
+) -> None:
+    entry = orphaned(started_pair(start, WRAPPER))
+    assert count(entry) == 1
+    # A stranger in a group of the same number, as it may be after that was used again.
+    assert count(replace(entry, id=str(uuid.uuid4()))) == 0
+    for descriptor in group.members(entry):
+        process.send(descriptor, signal.SIGKILL)
+        os.close(descriptor)
+    wait_until(lambda: count(entry) == 0, 20, "the end")
+    assert pids(tmp_path) == set()
+
+
+def test_who_cannot_be_proved_to_be_a_workers_is_left_alone(start: Start) -> None:
+    assert count(orphaned(started_pair(start, UNMARKED))) == 0
+
+
+def test_a_user_id_of_its_own_is_a_mark_that_nobody_can_take_off(start: Start) -> None:
+    if os.geteuid() != 0:
+        return  # such workers are refused, which test_process.py has
+    entry = orphaned(started_pair(start, UNMARKED, UID_BASE))
+    assert count(entry) == 1
+    assert count(replace(entry, uid=UID_BASE)) == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"started": 1}, {"boot": "0f0e0d0c-0b0a-0908-0706-050403020100"}, {"pid": 2**22 + 1}],
+    ids=["the pid used again", "another boot", "no such group"],
+)
+def test_a_group_that_only_has_the_number_is_nobodys(start: Start, change: dict[str, Any]) -> None:
+    entry = started_pair(start, WRAPPER).entry
+    before = count_files()
+    assert group.members(replace(entry, **change)) == []
+    assert count_files() == before
