@@ -1,4 +1,4 @@
-"""The whole application in the test's own process, open to all, on a database of the test's."""
+"""The whole application in the test's own process, on a database of the test's."""
 
 import io
 import json
@@ -28,10 +28,13 @@ class Engine:
 
 
 class Api:
-    """The application, asked as a server asks it."""
+    """The application, asked as a server asks it.
 
-    def __init__(self, conf: cfg.ConfigOpts, db: db_api.Database) -> None:
-        conf.set_override("auth_enable", False, group="pecan")
+    :param auth: whether callers must bring a token; without, it is open to all.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, db: db_api.Database, *, auth: bool = False) -> None:
+        conf.set_override("auth_enable", auth, group="pecan")
         self.engine = Engine()
         self._application = app.build(conf, db, self.engine)
 

@@ -1,12 +1,14 @@
-"""``/v1/runtimes``, where others change a row between its being read and its being written."""
+"""``/v1/runtimes``, where others change a row meanwhile, and where the database is away."""
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from oslo_config import cfg
 
+from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import runtimes
 from qinling.states import RuntimeStatus
@@ -80,3 +82,44 @@ def test_a_new_image_that_lost_its_race_is_decided_anew(
     assert answer.code == 409
     assert "image" in answer.fault()
     assert rows.find(db, runtime.id).image == "new"
+
+
+def refusing(db: db_api.Database, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def read(*_args: Any, **_kw: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(db, "read", read)
+
+
+def test_a_database_that_is_away_costs_the_log_one_line_for_each_request(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    away = exceptions.DatabaseUnavailable("The database does not answer for now.")
+    away.__cause__ = OSError("No route\nto the host")
+    refusing(db, monkeypatch, away)
+    answer = Api(conf, db).ask("GET", "/v1/runtimes")
+    assert (answer.code, answer.fault()) == (503, str(away))
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.levelno == logging.WARNING
+    assert record.exc_info is None
+    for words in ("GET /v1/runtimes", str(away), "OSError: No route to the host"):
+        assert words in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_mistake_in_a_controller_is_in_the_log_with_its_traceback(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mistake = RuntimeError("a mistake")
+    refusing(db, monkeypatch, mistake)
+    assert Api(conf, db).ask("GET", "/v1/runtimes").code == 500
+    (record,) = [record for record in caplog.records if record.levelno > logging.INFO]
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert record.exc_info[1] is mistake
