@@ -11,7 +11,7 @@ from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.personas import Persona, make_personas
 from tests.fixtures.rabbitmq import RabbitMQ
 
-pytest_plugins = ("tests.fixtures.services",)
+pytest_plugins = ("tests.fixtures.host", "tests.fixtures.services")
 
 
 @pytest.fixture(scope="session", params=["standalone", "distributed"])

@@ -11,6 +11,7 @@ from keystonemiddleware import exceptions as middleware_errors
 from oslo_config import cfg
 from oslo_log import log
 
+from qinling import conf as configuration
 from qinling import exceptions
 from qinling.conf import keystone_authtoken
 
@@ -40,11 +41,11 @@ def check_tokens(application: "WSGIApplication", conf: cfg.ConfigOpts) -> "WSGIA
     """
     keystone_authtoken.register(conf)
     try:
-        protected: WSGIApplication = _TokenCheck(
-            application, {"oslo_config_config": conf, "delay_auth_decision": False}
-        )
+        with configuration.checked(conf):
+            protected: WSGIApplication = _TokenCheck(
+                application, {"oslo_config_config": conf, "delay_auth_decision": False}
+            )
     except (
-        cfg.Error,
         keystone_errors.ClientException,
         middleware_errors.KeystoneMiddlewareException,
     ) as error:
