@@ -9,7 +9,6 @@ from keystoneauth1 import exceptions as keystone_errors
 from keystonemiddleware import auth_token
 from keystonemiddleware import exceptions as middleware_errors
 from oslo_config import cfg
-from oslo_log import log
 
 from qinling import conf as configuration
 from qinling import exceptions
@@ -17,8 +16,6 @@ from qinling.conf import keystone_authtoken
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-LOG = log.getLogger(__name__)
 
 
 class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
@@ -28,7 +25,6 @@ class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
         try:
             return super().fetch_token(token, **options)
         except keystone_errors.ClientException as error:
-            LOG.critical("Unable to validate token: %s", error)
             raise exceptions.Unavailable(
                 "Keystone cannot be asked about the token for now; try again."
             ) from error
