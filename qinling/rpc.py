@@ -31,6 +31,7 @@ from oslo_log import log  # noqa: E402
 from oslo_messaging._metrics import client as metrics  # noqa: E402
 from oslo_messaging._tracing import client as tracing  # noqa: E402
 
+from qinling import conf as configuration  # noqa: E402
 from qinling import context, exceptions  # noqa: E402
 
 LOG = log.getLogger(__name__)
@@ -71,6 +72,8 @@ def transport(conf: cfg.ConfigOpts) -> Any:
         return messaging.get_rpc_transport(conf)
     except (messaging.InvalidTransportURL, messaging.DriverLoadFailure) as error:
         raise exceptions.StartupError(f"transport_url: {error}") from error
+    except cfg.Error:
+        raise
     except ValueError as error:
         # Not its text: it may quote a piece of the password.
         raise exceptions.StartupError("transport_url: it is not a URL") from error
@@ -81,10 +84,15 @@ class EngineClient:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         target = messaging.Target(topic=TOPIC, version=VERSION)
-        self._transport = transport(conf)
-        self._client = messaging.get_rpc_client(
-            self._transport, target, serializer=_ContextSerializer(), version_cap=VERSION, retry=0
-        )
+        with configuration.checked(conf):
+            self._transport = transport(conf)
+            self._client = messaging.get_rpc_client(
+                self._transport,
+                target,
+                serializer=_ContextSerializer(),
+                version_cap=VERSION,
+                retry=0,
+            )
         self._casts: queue.Queue[tuple[context.RequestContext, str, dict[str, Any]] | None]
         self._casts = queue.Queue(_QUEUE_SIZE)
         self._starting = threading.Lock()
@@ -155,14 +163,15 @@ class EngineServer:
         conf: cfg.ConfigOpts,
         look_at_runtime: Callable[[str, context.RequestContext], None],
     ) -> None:
-        self._transport = transport(conf)
-        self._server = messaging.get_rpc_server(
-            self._transport,
-            messaging.Target(topic=TOPIC, server=conf.engine.host),
-            [_Endpoint(look_at_runtime)],
-            serializer=_ContextSerializer(),
-            access_policy=messaging.DefaultRPCAccessPolicy,
-        )
+        with configuration.checked(conf):
+            self._transport = transport(conf)
+            self._server = messaging.get_rpc_server(
+                self._transport,
+                messaging.Target(topic=TOPIC, server=conf.engine.host),
+                [_Endpoint(look_at_runtime)],
+                serializer=_ContextSerializer(),
+                access_policy=messaging.DefaultRPCAccessPolicy,
+            )
         self._stopping = threading.Event()
         self._started = False
         self._thread = threading.Thread(target=self._start, name="bus", daemon=True)

@@ -1,5 +1,6 @@
 """Fixtures that all tests share: the services, once per run, and installations on them."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,28 @@ from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.personas import Persona, make_personas
 from tests.fixtures.rabbitmq import RabbitMQ
 
-pytest_plugins = ("tests.fixtures.services",)
+pytest_plugins = ("tests.fixtures.host", "tests.fixtures.services")
+
+#: Where Hypothesis keeps ``--hypothesis-seed``.
+SEED = "hypothesis_seed"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Each run takes its chances anew, all of them from one number."""
+    if config.getoption(SEED) is None:
+        setattr(config.option, SEED, str(secrets.randbits(32)))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"chance: --hypothesis-seed={config.getoption(SEED)} takes the same again"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    if exitstatus:
+        terminalreporter.write_line(pytest_report_header(config))
 
 
 @pytest.fixture(scope="session", params=["standalone", "distributed"])

@@ -9,6 +9,7 @@ import contextlib
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,9 @@ def until(what: str, condition: Callable[[], Any]) -> Any:
 @contextlib.contextmanager
 def service(state: str, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running qinling-standalone and its URL."""
-    command = [BIN / "qinling-standalone", "--port", str(port), "--state-dir", state]
+    # Where the demo is killed, its service ends too.
+    command = ["setpriv", "--pdeathsig", "TERM", "--", BIN / "qinling-standalone"]
+    command += ["--port", str(port), "--state-dir", state]
     with open(pathlib.Path(state) / "log", "w+") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
@@ -110,7 +113,16 @@ def steps(base: str, state: str) -> None:
     print("5. DELETE: the runtime and its workers are gone")
 
 
+def end(_number: int, _frame: Any) -> None:
+    """What Ctrl-C does, once: whatever comes while it tidies up changes nothing."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
     parser = argparse.ArgumentParser(prog="tools/demo.sh", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the steps")
     parser.add_argument("--port", type=int, default=0, help="TCP port; any free one by default")

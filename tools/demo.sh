@@ -5,6 +5,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/venv.sh
 
 lock
-project_venv base
+project_venv
 unlock
 exec .venv/bin/python tools/demo.py "$@"

@@ -170,13 +170,15 @@ usable() {
     grep -qF "$ROOT/$1/bin/python" "$1/bin/pip" 2>/dev/null && "$1/bin/python" -c 'import pip' 2>/dev/null
 }
 
-# project_venv WHAT: the project itself, editable; what is "base", or the extra that is wanted too
+# project_venv EXTRA...: the project itself, editable, with the extras that are wanted too
 project_venv() {
-    local wanted=. purpose=Qinling
-    if [[ $1 != base ]]; then
-        wanted=.[$1]
-        purpose="Qinling and what its ${1}s need"
+    local wanted=. purpose=Qinling stamp=base
+    if (($#)); then
+        printf -v stamp '%s-' "$@"
+        printf -v wanted '%s,' "$@"
+        stamp=${stamp%-} wanted=".[${wanted%,}]"
+        purpose="Qinling with its requirements for: $*"
     fi
-    make_venv .venv "$purpose" "$1" constraints.txt setup.cfg pyproject.toml \
+    make_venv .venv "$purpose" "$stamp" constraints.txt setup.cfg pyproject.toml \
         -- -c constraints.txt -e "$wanted"
 }

@@ -34,6 +34,7 @@ def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -
     if conf.oslo_middleware.enable_proxy_headers_parsing:
         application = http_proxy_to_wsgi.HTTPProxyToWSGI(application, conf)
     if conf.cors.allowed_origin:
-        application = cors.CORS(application, conf)
+        # It lets a page read answers; an error that is raised must be one before.
+        application = cors.CORS(errors.Errors(application), conf)
     application = request_id.RequestId(application)
     return errors.Errors(application)

@@ -42,7 +42,6 @@ class Query:
         self._given = _parse(request.environ[QUERY])
         self.all_projects = self._boolean("all_projects", self._one("all_projects") or "false")
         limit = self._limit(conf.api.max_limit)
-        self.paged = limit is not None
         self.filters_project = any(name == "project_id" for name, _ in self._given)
         self.listing = lists.Listing(
             filters=self._filters(),

@@ -8,11 +8,13 @@ Refusals have the API's error body, and the connection ends after them.
 import contextlib
 import io
 import logging
+import os
 import re
 import socket
 import time
 from typing import IO, Any
 
+from cheroot import makefile
 from cheroot import server as cheroot_server
 from oslo_context import context as oslo_context
 from oslo_log import log
@@ -30,6 +32,8 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 
 _MAX_LINE = 4096  # bytes of a chunk's head or of a trailer
 _MAX_TRAILERS = 100
+# Seconds from the first byte of a request to the end of its headers.
+HEAD_TIME = 5.0
 # Seconds that what a client still sends is thrown away after its answer, and
 # that it may pause meanwhile.
 _LINGER = 5.0
@@ -104,8 +108,74 @@ class _Chunks(io.RawIOBase):
         raise ValueError("the trailers after the last chunk do not end")
 
 
+class _Socket(socket.SocketIO):
+    """A connection's reading end.
+
+    :ivar until: when what is being read must be there, on the monotonic clock;
+        the socket's timeout alone would start anew with each byte.
+    """
+
+    until: float | None = None
+    _sock: socket.socket
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.until is not None:
+            left = self.until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._sock.settimeout(left)
+        return super().readinto(buffer)
+
+
+class _Reader(makefile.StreamReader):
+    raw: Any
+    buffer_size: int
+    _read_buf: bytes
+    _read_pos: int
+
+    def __init__(self, sock: socket.socket, size: int) -> None:
+        super(makefile.StreamReader, self).__init__(_Socket(sock, "rb"), size)
+        self.bytes_read = 0
+
+    def gather(self) -> bool:
+        """Take what has come, without waiting for anything.
+
+        :returns: whether a thread has something to do with it: a whole head,
+            the client's end, or more than fits here.
+        """
+        with contextlib.suppress(BlockingIOError):
+            try:
+                # Not recv: with a timeout it asks whether there is something, and waits.
+                piece = os.read(self.raw.fileno(), self.buffer_size)
+            except ConnectionError:
+                return True
+            if not piece:
+                return True
+            self._read_buf = self._read_buf[self._read_pos :] + piece
+            self._read_pos = 0
+        return len(self._read_buf) >= self.buffer_size or self.has_head()
+
+    def has_head(self) -> bool:
+        """Whether a request line and headers are there, or what ends like them."""
+        there = self._read_buf[self._read_pos :]
+        return b"\r\n\r\n" in there or b"\n\n" in there
+
+
+def _make_file(sock: socket.socket, mode: str, size: int) -> Any:
+    return _Reader(sock, size) if mode == "rb" else makefile.MakeFile(sock, mode, size)
+
+
 class _Request(cheroot_server.HTTPRequest):
     header_reader = _Headers()
+
+    def parse_request(self) -> None:
+        source = self.conn.rfile.raw
+        source.until = (self.conn.begun or time.monotonic()) + HEAD_TIME
+        try:
+            super().parse_request()
+        finally:
+            source.until = self.conn.begun = None
+            self.conn.socket.settimeout(self.server.timeout)
 
     def read_request_line(self) -> bool:
         try:
@@ -160,7 +230,9 @@ class _Request(cheroot_server.HTTPRequest):
             f"x-openstack-request-id: {request_id}\r\n"
             + ("Allow: DELETE, GET, HEAD, POST, PUT\r\n" if code == 405 else "")
         )
-        self.close_connection = self.conn.unread = True
+        self.close_connection = True
+        # Who was too slow with a request gets no time for its end.
+        self.conn.unread = code != 408
         try:
             self.conn.wfile.write(head.encode("latin-1") + b"\r\n" + shown)
         except OSError as error:
@@ -177,6 +249,18 @@ class Connection(cheroot_server.HTTPConnection):
     RequestHandlerClass = _Request
     # Whether the client may still be sending what nobody will read.
     unread = False
+    # When something came of a request whose head is not whole, on the monotonic clock.
+    begun: float | None = None
+
+    def __init__(self, server: Any, sock: socket.socket, _makefile: object = None) -> None:
+        super().__init__(server, sock, _make_file)
+
+    def gather(self) -> bool:
+        """``_Reader.gather``, and the time is noted."""
+        if self.begun is None:
+            self.begun = time.monotonic()
+        whole: bool = self.rfile.gather()
+        return whole
 
     def close(self) -> None:
         # An error let out of here would end the whole server.

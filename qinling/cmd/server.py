@@ -1,9 +1,13 @@
 """The HTTP server of ``qinling-api`` and ``qinling-standalone``: cheroot."""
 
+import resource
+import selectors
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
-from cheroot import wsgi
+from cheroot import connections, wsgi
+from oslo_log import log
 
 from qinling import exceptions
 from qinling.cmd import protocol
@@ -11,13 +15,90 @@ from qinling.cmd import protocol
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+LOG = log.getLogger(__name__)
+
 _MAX_HEADER = 64 * 1024  # bytes
 _BACKLOG = 512
-# Idle connections that are kept; they occupy no thread.
+# Idle connections that are kept, new ones included; they occupy no thread.
 _KEPT = 1000
+# Seconds until a connection is accepted again after the process had no descriptor left for one.
+_PAUSE = 0.1
 # Seconds that an idle connection is kept, and that a stop waits for calls.
 _IDLE = 75
 _STOP_TIMEOUT = 10
+
+
+class _Connections(connections.ConnectionManager):
+    """Where connections wait, without a thread, until the head of a request has come whole.
+
+    By itself cheroot gives a thread to each new connection, and to others as
+    soon as one byte comes, so that as many clients as there are threads, who
+    are silent from there on, would stop it.
+    """
+
+    server: "_Server"
+    _selector: Any
+
+    def put(self, connection: protocol.Connection) -> None:
+        """A new connection, or one whose request was answered."""
+        connection.last_used = time.time()
+        if connection.rfile.has_head():
+            self.server.hand_over(connection)
+        else:
+            self.wait(connection)
+
+    def wait(self, connection: protocol.Connection) -> None:
+        self._selector.register(connection.socket, selectors.EVENT_READ, data=connection)
+
+    def _from_server_socket(self, server_socket: Any) -> None:
+        if not self.can_add_keepalive_connection:
+            self._close_oldest()
+        try:
+            connection = super()._from_server_socket(server_socket)  # type: ignore[misc]
+        except OSError as error:
+            # No descriptor is left, as a rule; its caller would log a traceback and ask at once.
+            LOG.warning("A connection cannot be accepted: %s", error)
+            time.sleep(_PAUSE)
+            return
+        if connection is not None:
+            self.put(connection)
+
+    def _close_oldest(self) -> None:
+        """Make room: a client that is closed while idle connects again."""
+        descriptor, connection = min(self._waiting(), key=lambda pair: pair[1].last_used)
+        self._selector.unregister(descriptor)
+        connection.close()
+
+    def _expire(self, threshold: float) -> None:
+        super()._expire(threshold)  # type: ignore[misc]
+        late = time.monotonic() - protocol.HEAD_TIME
+        for descriptor, connection in self._waiting():
+            if connection.begun is not None and connection.begun < late:
+                self._selector.unregister(descriptor)
+                self.server.hand_over(connection)  # which tells it so
+
+    def _waiting(self) -> list[tuple[int, protocol.Connection]]:
+        return [pair for pair in self._selector.connections if pair[1] is not self.server]
+
+
+class _Server(wsgi.Server):
+    _connections: Any
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._connections.close()
+        self._connections = _Connections(self)
+
+    def process_conn(self, connection: protocol.Connection) -> None:
+        """Something has come over a connection that waited."""
+        if connection.gather():
+            self.hand_over(connection)
+        else:
+            self._connections.wait(connection)
+
+    def hand_over(self, connection: protocol.Connection) -> None:
+        """Give it to the next thread that is free."""
+        super().process_conn(connection)
 
 
 class HttpServer:
@@ -27,7 +108,7 @@ class HttpServer:
     """
 
     def __init__(self, application: "WSGIApplication", host: str, port: int, threads: int) -> None:
-        self._server = wsgi.Server(
+        self._server = _Server(
             (host, port),
             application,
             numthreads=threads,
@@ -38,7 +119,9 @@ class HttpServer:
         )
         self._server.ConnectionClass = protocol.Connection
         self._server.max_request_header_size = _MAX_HEADER
-        self._server.keep_alive_conn_limit = _KEPT
+        # No more than half of what may be open, files and the database's connections included.
+        may_be_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._server.keep_alive_conn_limit = min(_KEPT, may_be_open // 2)
         self._server.error_log = protocol.to_log  # type: ignore[method-assign]
         self.host = host
         self.port = port

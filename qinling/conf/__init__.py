@@ -5,39 +5,38 @@
 
 import contextlib
 import io
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from oslo_config import cfg
 from oslo_db import options as db_options
-from oslo_log import _options, log
+from oslo_log import log
 from oslo_middleware import cors, http_proxy_to_wsgi
 from oslo_middleware.healthcheck import opts as healthcheck_opts
 
 from qinling import exceptions, policies
-from qinling.conf import api, engine, local, orchestrator, pecan
+from qinling.conf import api, engine, local, logs, orchestrator, pecan
 
 MODULES = (api, pecan, engine, orchestrator, local)
 
-_LOG_LEVELS = [
-    *log.get_default_log_levels(),
-    "alembic=WARN",
-    "amqp=WARN",
-    "kombu=WARN",
-    "keystonemiddleware=INFO",
-]
+# How oslo.config writes which file a value is from, and the file.
+_LOCATION = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
 
 def register(conf: cfg.ConfigOpts) -> None:
     """Register every option that the service reads."""
     for module in MODULES:
         conf.register_opts(module.OPTS, group=module.GROUP)
-    log.register_options(conf)
-    log.set_defaults(default_log_levels=_LOG_LEVELS)
-    # Standard output is for what a program was asked to print.
-    cfg.set_defaults(_options.generic_log_opts, use_stderr=True)
+    logs.register(conf)
     db_options.set_defaults(conf)
     policies.set_defaults(conf)
+    # What a page in a browser needs to call this API and to read its answers.
+    cors.set_defaults(
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        allow_headers=["X-Auth-Token", "X-OpenStack-Request-ID"],
+        expose_headers=["X-OpenStack-Request-ID", "Retry-After"],
+    )
     conf.register_opts(cors.CORS_OPTS, group="cors")
     conf.register_opts(http_proxy_to_wsgi.OPTS, group="oslo_middleware")
     conf.register_opts(healthcheck_opts.HEALTHCHECK_OPTS, group="healthcheck")
@@ -64,7 +63,7 @@ def load(
     conf.register_cli_opts(extra)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with checked(conf), contextlib.redirect_stderr(said):
             conf(
                 list(argv),
                 project="qinling",
@@ -72,10 +71,9 @@ def load(
                 version=version(),
                 default_config_files=list(files) if files is not None else None,
             )
-        _read_all(conf)
-        log.setup(conf, "qinling")
-    except (cfg.Error, log.LogConfigError, ValueError, OSError) as error:
-        raise exceptions.StartupError(f"{prog}: configuration: {_one_line(error)}") from error
+        logs.setup(conf)
+    except (log.LogConfigError, ValueError, OSError) as error:
+        raise _mistake(conf, error) from error
     except SystemExit as end:
         if not end.code:
             raise  # --help or --version
@@ -84,11 +82,35 @@ def load(
     return conf
 
 
+@contextlib.contextmanager
+def checked(conf: cfg.ConfigOpts) -> Iterator[None]:
+    """Where a library registers and reads options of its own, also those that it would read later.
+
+    :raises StartupError: an option is malformed or out of range.
+    """
+    try:
+        yield
+        _read_all(conf)
+    except cfg.NoSuchOptError as error:
+        # Not its text: the value may be a password with this character.
+        raise exceptions.StartupError(
+            f"{conf.prog}: configuration: a value has a $ and, behind it, the name of no option; "
+            "write $$ for the character."
+        ) from error
+    except cfg.Error as error:
+        raise _mistake(conf, error) from error
+
+
 def _read_all(conf: cfg.ConfigOpts) -> None:
-    """Look at each value once, so that a bad one is told at start, not when used."""
-    for module in MODULES:
-        for option in module.OPTS:
-            conf[module.GROUP][option.dest]
+    """Look at each value once, so that a bad one is told at start, not when it is used."""
+    for value in conf.values():
+        if isinstance(value, cfg.ConfigOpts.GroupAttr):
+            dict(value)
+
+
+def _mistake(conf: cfg.ConfigOpts, error: Exception) -> exceptions.StartupError:
+    text = _LOCATION.sub(r"\1", _one_line(error))
+    return exceptions.StartupError(f"{conf.prog}: configuration: {text}")
 
 
 def _one_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ call to anything else.
 import contextlib
 import functools
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 
 from qinling import exceptions
-from qinling.db import migration
+from qinling.db import errors, migration
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +43,7 @@ class Database:
                 "[database] connection is not set: it names the database, "
                 "as in mysql+pymysql://user:password@host/qinling?charset=utf8mb4"
             )
+        self._url = errors.parse(url)
         self._facade = enginefacade.transaction_context()
         # Connecting is tried once: whoever asks gets an answer, and asks again.
         self._facade.configure(
@@ -60,19 +61,17 @@ class Database:
         """The SQLAlchemy engine, of a server that could be reached just now.
 
         :raises DatabaseUnavailable: it could not.
-        :raises StartupError: nothing serves such a ``connection``.
+        :raises StartupError: no driver can use such a ``connection``.
         """
         try:
             engine = self._engine
-        except (sa_exc.ArgumentError, ImportError, ValueError) as error:
-            raise exceptions.StartupError(f"[database] connection: {error}") from error
-        try:
             engine.connect().close()
-        except (db_exc.DBError, sa_exc.OperationalError) as error:
-            cause = getattr(error, "inner_exception", error)
+        except (db_exc.DBError, sa_exc.DBAPIError) as error:
             raise exceptions.DatabaseUnavailable(
-                f"The database cannot be reached: {getattr(cause, 'orig', cause)}"
+                f"The database cannot be reached: {errors.driver_error(error)}"
             ) from error
+        except Exception as error:
+            raise errors.unusable(error, self._url) from error
         return engine
 
     def check(self) -> None:
@@ -161,7 +160,7 @@ _COMMITTED = "qinling_committed"
 
 
 def _run(transaction: Callable[[], T]) -> T:
-    with _translated():
+    with errors.translated():
         result: T = _repeat(transaction)
         return result
 
@@ -176,30 +175,6 @@ def _run(transaction: Callable[[], T]) -> T:
 )
 def _repeat(transaction: Callable[[], T]) -> T:
     return transaction()
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (
-        db_exc.DBConnectionError,
-        db_exc.CantStartEngineError,
-        db_exc.DBNonExistentDatabase,
-        sa_exc.TimeoutError,
-        # Unlike all others it comes as it is when it refuses a connection.
-        sa_exc.OperationalError,
-    ) as error:
-        raise exceptions.DatabaseUnavailable(
-            "The database does not answer for now; try again."
-        ) from error
-    except db_exc.DBError as error:
-        if isinstance(error.inner_exception, sa_exc.OperationalError):
-            # SQLite tells a full disk, a read-only file or a lock this way.
-            raise exceptions.DatabaseUnavailable(
-                f"The database cannot do this for now: {error.inner_exception.orig}"
-            ) from error
-        raise
 
 
 def _prepare(engine: sa.Engine) -> None:

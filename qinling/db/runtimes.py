@@ -68,6 +68,8 @@ LISTED = (
     "created_at",
     "updated_at",
 )
+# Fields that need nothing of the pool, so that no race about them matters.
+DESCRIPTIVE = ("name", "description")
 
 
 def _runtime(row: sa.Row[Any]) -> Runtime:
@@ -118,7 +120,13 @@ def page(connection: sa.Connection, listing: lists.Listing, project_id: str | No
 
 
 def describe(connection: sa.Connection, runtime_id: str, values: dict[str, Any]) -> None:
-    """Change what needs nothing of the pool: name and description."""
+    """Change what needs nothing of the pool, whatever the row's status and revision are now.
+
+    :raises ValueError: something in ``values`` is not ``DESCRIPTIVE``: it goes
+        through a door that compares and swaps.
+    """
+    if not values.keys() <= set(DESCRIPTIVE):
+        raise ValueError(f"{sorted(values)} are more than {DESCRIPTIVE}")
     connection.execute(
         sa.update(Table)
         .where(Table.c.id == runtime_id)

@@ -15,6 +15,7 @@ import pytest
 import requests
 import yaml
 
+from qinling import exceptions
 from tests.fixtures.deployment import Client, Deployment
 
 SOURCE = Path(__file__).parents[2] / "api-ref" / "source"
@@ -200,6 +201,18 @@ def test_every_sample_is_shown_in_the_reference() -> None:
     shown = set(re.findall(r"literalinclude:: samples/(\S+)", sources()))
     # What a request that deletes is answered with is told in words.
     assert shown | {"runtimes/delete-runtime-response.text"} == set(CHECKS)
+
+
+def test_every_refusal_of_the_reference_is_one_that_the_service_knows() -> None:
+    known = {401} | {
+        error.code
+        for error in vars(exceptions).values()
+        if isinstance(error, type) and issubclass(error, exceptions.QinlingError)
+    }
+    described = yaml.safe_load((SOURCE / "status.yaml").read_text())
+    listed = {int(code) for code in re.findall(r"^   - (\d{3})\b", sources(), re.MULTILINE)}
+    assert listed <= set(described)
+    assert {code for code in described if code >= 400} <= known
 
 
 def test_every_field_of_an_answer_is_described() -> None:

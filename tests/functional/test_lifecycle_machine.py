@@ -135,7 +135,8 @@ def test_whatever_dies_every_runtime_settles_and_nothing_is_orphaned(
             max_examples=25,
             stateful_step_count=20,
             deadline=None,
-            derandomize=True,
+            database=None,
+            print_blob=True,
             # Shrinking would take an hour of restarts; the failing steps are printed anyway.
             phases=(Phase.explicit, Phase.reuse, Phase.generate),
             suppress_health_check=list(HealthCheck),

@@ -28,6 +28,17 @@ MISTAKES = {
     "no address": ("[api]\nhost = not a host", "not a host"),
     "no section": ("port = 1\n[api", "Section must be started"),
     "no assignment": ("[api]\nport", "port"),
+    "the database's": ("[database]\nmax_pool_size = abc", "max_pool_size"),
+    "the database's truth": ("[database]\nsqlite_synchronous = maybe", "sqlite_synchronous"),
+    "the proxy's": (
+        "[oslo_middleware]\nenable_proxy_headers_parsing = maybe",
+        "enable_proxy_headers_parsing",
+    ),
+    "the healthcheck's": ("[healthcheck]\ndetailed = perhaps", "detailed"),
+    "CORS's": ("[cors]\nmax_age = long", "max_age"),
+    "the policies'": ("[oslo_policy]\nenforce_new_defaults = perhaps", "enforce_new_defaults"),
+    "the log's": ("[DEFAULT]\nlog_rotate_interval = often", "log_rotate_interval"),
+    "a dollar": ("[database]\nconnection = mysql://q:se$cret@db/q", "write $$"),
     "a logging file that is not there": ("[DEFAULT]\nlog_config_append = /nonexistent", "log"),
 }
 
@@ -44,6 +55,8 @@ def test_a_mistake_in_a_file_is_told_in_one_line_with_the_program(
     assert "\n" not in line
     assert line.startswith("qinling-test: ")
     assert told in line
+    for strange in ("LocationInfo", "cret"):
+        assert strange not in line
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from qinling import exceptions
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-MAX_BODY = 64 * 1024  # bytes
+# Bytes of a body: of each noun's calls (``/v1/<noun>/…``), and of every other URL.
+LIMITS = {"runtimes": 64 * 1024}
+MAX_BODY = 64 * 1024
 MAX_DEPTH = 64
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 # A name of JSON that WSME knows and Pecan does not, which would take a client's
@@ -38,17 +40,24 @@ class JsonBody:
     ) -> Iterable[bytes]:
         # Answers are JSON whatever a client says that it accepts.
         environ["HTTP_ACCEPT"] = "application/json"
-        _check_path(environ.get("PATH_INFO", ""))
+        path = environ.get("PATH_INFO", "")
+        _check_path(path)
         if environ["REQUEST_METHOD"] in _WITH_BODY:
-            content = read(environ, MAX_BODY)
+            content = read(environ, limit(path))
             _check_type(environ)
             replace(environ, without_nulls(content or b"{}"))
         else:
-            _check_length(environ, MAX_BODY)
+            _check_length(environ, limit(path))
             # Nobody looks at it, and what nobody reads cannot be wrong.
             environ.pop("CONTENT_TYPE", None)
             replace(environ, b"")
         return self._application(environ, start_response)
+
+
+def limit(path: str) -> int:
+    """The bytes that a body may have at ``path``, which is read as the routing reads it."""
+    parts = [part for part in path.split("/") if part]
+    return LIMITS.get(parts[1], MAX_BODY) if len(parts) > 1 and parts[0] == "v1" else MAX_BODY
 
 
 def read(environ: "WSGIEnvironment", limit: int) -> bytes:
@@ -67,9 +76,11 @@ def read(environ: "WSGIEnvironment", limit: int) -> bytes:
     length = limit + 1 if chunked else _check_length(environ, limit)
     try:
         content: bytes = environ["wsgi.input"].read(length) if length else b""
-    except (OSError, ValueError) as error:
-        # The client is gone, or slow, or its chunks are malformed.
-        raise exceptions.BadRequest(f"The body cannot be read: {error}.") from error
+    except Exception as error:
+        # The client is gone, or slow, or its chunks are malformed: each server says so with errors
+        # of its own.
+        reason = str(error) or type(error).__name__
+        raise exceptions.BadRequest(f"The body cannot be read: {reason}.") from error
     if len(content) > limit:
         raise _too_large(limit)
     if not chunked and len(content) < length:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from oslo_log import log
 
-from qinling import context, exceptions
+from qinling import exceptions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -41,7 +41,6 @@ class Errors:
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        context.clear()  # this thread served somebody else before
         answer = _Answer()
         try:
             body = self._application(environ, answer)
@@ -61,7 +60,7 @@ class Errors:
         kept = [
             (name, value)
             for name, value in answer.headers
-            if name.lower() not in ("content-type", "content-length")
+            if name.lower() not in ("content-type", "content-length", _REQUEST_ID_HEADER)
         ]
         return _answer(environ, start_response, answer.code, fault, kept)
 
@@ -127,7 +126,16 @@ def _refuse(
     if error.code >= 500 and error.code != 503:
         LOG.error("%s failed", shown(environ), exc_info=error)
         return _answer(environ, start_response, error.code, _hidden(environ), headers)
+    if error.code == 503:
+        # What is away makes every request fail: one line for each, and no traceback.
+        LOG.warning("%s is refused: %s%s", shown(environ), error, _cause(error))
     return _answer(environ, start_response, error.code, str(error), headers)
+
+
+def _cause(error: BaseException) -> str:
+    """The error that stands behind another one, on a line."""
+    cause = error.__cause__
+    return "" if cause is None else f" ({type(cause).__name__}: {' '.join(str(cause).split())})"
 
 
 def _answer(
@@ -146,7 +154,7 @@ def _answer(
     ]
     if code in (429, 503) and "retry-after" not in named:
         headers.append(("Retry-After", _RETRY_AFTER))
-    if _REQUEST_ID_HEADER not in named and REQUEST_ID in environ:
+    if REQUEST_ID in environ:
         headers.append((_REQUEST_ID_HEADER, environ[REQUEST_ID]))
     start_response(f"{code} {http.HTTPStatus(code).phrase}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]

@@ -9,15 +9,13 @@ from keystoneauth1 import exceptions as keystone_errors
 from keystonemiddleware import auth_token
 from keystonemiddleware import exceptions as middleware_errors
 from oslo_config import cfg
-from oslo_log import log
 
+from qinling import conf as configuration
 from qinling import exceptions
 from qinling.conf import keystone_authtoken
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
-
-LOG = log.getLogger(__name__)
 
 
 class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
@@ -27,7 +25,6 @@ class _TokenCheck(auth_token.AuthProtocol):  # type: ignore[misc]
         try:
             return super().fetch_token(token, **options)
         except keystone_errors.ClientException as error:
-            LOG.critical("Unable to validate token: %s", error)
             raise exceptions.Unavailable(
                 "Keystone cannot be asked about the token for now; try again."
             ) from error
@@ -40,11 +37,11 @@ def check_tokens(application: "WSGIApplication", conf: cfg.ConfigOpts) -> "WSGIA
     """
     keystone_authtoken.register(conf)
     try:
-        protected: WSGIApplication = _TokenCheck(
-            application, {"oslo_config_config": conf, "delay_auth_decision": False}
-        )
+        with configuration.checked(conf):
+            protected: WSGIApplication = _TokenCheck(
+                application, {"oslo_config_config": conf, "delay_auth_decision": False}
+            )
     except (
-        cfg.Error,
         keystone_errors.ClientException,
         middleware_errors.KeystoneMiddlewareException,
     ) as error:

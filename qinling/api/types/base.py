@@ -1,22 +1,23 @@
 """What the wire types of all nouns are made of."""
 
 import datetime as dt
-import logging
+import functools
+import inspect
 import re
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import pecan
 import wsme
+import wsme.api
 import wsme.exc
 from wsme import types as wtypes
+from wsme.rest import args as wsme_args
 from wsme.rest import json as wsme_json
 from wsmeext import pecan as wsme_pecan
 
 from qinling import exceptions
-
-# At debug WSME logs what a client got wrong in the client's words, line breaks included.
-logging.getLogger("wsme.api").setLevel(logging.INFO)
 
 _UUID = re.compile("[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 
@@ -28,10 +29,45 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
-    """WSME's ``wsexpose`` for calls that take and answer JSON, and nothing else."""
-    decorate: Callable[[F], F] = wsme_pecan.wsexpose(
-        answer, *arguments, rest_content_types=("json",), **options
-    )
+    """Make a controller's method a call that takes and answers JSON, and nothing else.
+
+    What WSME's ``wsexpose`` does, but for errors: that one makes answers of
+    them, and logs those of ours with a traceback each. Here they are raised,
+    for the error middleware.
+
+    :param answer: the type of the answer, None when it has no content.
+    :param arguments: the types of the method's arguments.
+    :param options: ``body``, the type of a last argument that is the request's
+        body, and ``status_code``, that of an answer.
+    """
+    sign = wsme.signature(answer, *arguments, **options)
+
+    def decorate(method: F) -> F:
+        sign(method)
+        definition = wsme.api.FunctionDefinition.get(method)
+        definition.resolve_types(wtypes.registry)
+
+        @functools.wraps(method)
+        def call(self: Any, *args: Any, **kw: Any) -> Any:
+            request, response = pecan.request, pecan.response
+            try:
+                args, kw = wsme_args.get_args(
+                    definition, args, kw, request.params, None, request.body, request.content_type
+                )
+            except wsme.exc.ClientSideError as error:
+                raise exceptions.BadRequest(error.faultstring) from error
+            result = method(self, *args, **kw)
+            response.status = definition.status_code
+            if definition.return_type is None:
+                request.pecan["content_type"] = response.content_type = None
+                return ""
+            return {"datatype": definition.return_type, "result": result}
+
+        wsme_pecan.pecan_json_decorate(call)
+        pecan.util._cfg(call)["argspec"] = inspect.getfullargspec(method)
+        exposed: F = call  # type: ignore[assignment]
+        return exposed
+
     return decorate
 
 

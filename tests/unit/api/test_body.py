@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qinling import exceptions
+from qinling.api.middleware import body as middleware
 from qinling.api.middleware.body import MAX_BODY, MAX_DEPTH, JsonBody, parse, without_nulls
 from tests.unit.api.wsgi import environ
 
@@ -96,6 +97,34 @@ def test_a_body_at_its_limit_passes_and_one_byte_more_does_not(method: str) -> N
         send(method, **chunked(content + b" "))
 
 
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [
+        ("/v1/large", 2 * MAX_BODY),
+        ("/v1/large/", 2 * MAX_BODY),
+        ("//v1//large/1/2", 2 * MAX_BODY),
+        ("/v1/small/1", 10),
+        ("/v1/larger", MAX_BODY),
+        ("/v1", MAX_BODY),
+        ("/v2/large", MAX_BODY),
+        ("/large", MAX_BODY),
+        ("", MAX_BODY),
+    ],
+)
+def test_each_noun_has_the_limit_that_the_table_gives_it(
+    monkeypatch: pytest.MonkeyPatch, path: str, limit: int
+) -> None:
+    monkeypatch.setattr(middleware, "LIMITS", {"large": 2 * MAX_BODY, "small": 10})
+    content = b"{}" + b" " * (limit - 2)
+    for sent in ({"content": content}, chunked(content)):
+        send("POST", PATH_INFO=path, **sent)
+    for sent in ({"content": content + b" "}, chunked(content + b" ")):
+        with pytest.raises(exceptions.BodyTooLarge, match=str(limit)):
+            send("POST", PATH_INFO=path, **sent)
+    with pytest.raises(exceptions.BodyTooLarge, match=str(limit)):
+        send("GET", PATH_INFO=path, CONTENT_LENGTH=str(limit + 1))
+
+
 @pytest.mark.parametrize("length", [str(MAX_BODY + 1), "9" * 18, "9" * 5000])
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE"])
 def test_a_body_that_is_too_large_is_not_read(method: str, length: str) -> None:
@@ -133,8 +162,20 @@ class Broken(io.RawIOBase):
         raise self._error
 
 
+class Unread(Exception):
+    """What a server makes of a body that does not come as it should: any class of its own."""
+
+
 @pytest.mark.parametrize(
-    "error", [TimeoutError("timed out"), ConnectionResetError(), ValueError("a chunk is malformed")]
+    "error",
+    [
+        TimeoutError("timed out"),
+        ConnectionResetError(),
+        ValueError("a chunk is malformed"),
+        Unread("a chunk is malformed"),
+        EOFError(),
+    ],
+    ids=repr,
 )
 def test_a_body_that_cannot_be_read_is_the_clients_fault(error: Exception) -> None:
     with pytest.raises(exceptions.BadRequest, match="cannot be read"):

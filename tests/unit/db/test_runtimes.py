@@ -186,6 +186,16 @@ def test_a_description_changes_nothing_of_the_pool(db: db_api.Database) -> None:
     assert after == replace(runtime, name="new", description="words", updated_at=after.updated_at)
 
 
+@pytest.mark.parametrize("name", ["image", "status", "revision", "settled", "is_public"])
+def test_a_description_is_no_way_around_the_doors_that_compare(
+    db: db_api.Database, name: str
+) -> None:
+    runtime = rows.insert_one(db, status="available")
+    with pytest.raises(ValueError, match=name):
+        db.write(runtimes.describe, runtime.id, {"name": "new", name: "x"})
+    assert rows.find(db, runtime.id) == runtime
+
+
 def test_only_a_row_that_is_being_deleted_can_be_removed(db: db_api.Database) -> None:
     for status in RuntimeStatus:
         runtime = rows.insert_one(db, status=status)

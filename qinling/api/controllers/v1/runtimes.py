@@ -92,8 +92,9 @@ class RuntimesController(routing.Resource):
         caller.can(policies.UPDATE, _target(runtime))
         for _ in range(_ATTEMPTS):
             if not _new_image(runtime, values):
-                if values:
-                    self._db.write(runtimes.describe, runtime_id, values)
+                words = {name: values[name] for name in runtimes.DESCRIPTIVE if name in values}
+                if words:
+                    self._db.write(runtimes.describe, runtime_id, words)
                 return self._answer(runtime_id)
             if self._db.write(runtimes.upgrade, runtime, values):
                 self._engine.update_runtime(caller, runtime_id)
