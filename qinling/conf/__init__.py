@@ -83,9 +83,10 @@ def load(
 
 
 @contextlib.contextmanager
-def checked(conf: cfg.ConfigOpts) -> Iterator[None]:
+def checked(conf: cfg.ConfigOpts, where: str = "") -> Iterator[None]:
     """Where a library registers and reads options of its own, also those that it would read later.
 
+    :param where: what to tell of a mistake first; by default the program.
     :raises StartupError: an option is malformed or out of range.
     """
     try:
@@ -93,12 +94,10 @@ def checked(conf: cfg.ConfigOpts) -> Iterator[None]:
         _read_all(conf)
     except cfg.NoSuchOptError as error:
         # Not its text: the value may be a password with this character.
-        raise exceptions.StartupError(
-            f"{conf.prog}: configuration: a value has a $ and, behind it, the name of no option; "
-            "write $$ for the character."
-        ) from error
+        text = "a value has a $ and, behind it, the name of no option; write $$ for the character."
+        raise _mistake(conf, text, where) from error
     except cfg.Error as error:
-        raise _mistake(conf, error) from error
+        raise _mistake(conf, error, where) from error
 
 
 def _read_all(conf: cfg.ConfigOpts) -> None:
@@ -108,12 +107,14 @@ def _read_all(conf: cfg.ConfigOpts) -> None:
             dict(value)
 
 
-def _mistake(conf: cfg.ConfigOpts, error: Exception) -> exceptions.StartupError:
+def _mistake(
+    conf: cfg.ConfigOpts, error: Exception | str, where: str = ""
+) -> exceptions.StartupError:
     text = _LOCATION.sub(r"\1", _one_line(error))
-    return exceptions.StartupError(f"{conf.prog}: configuration: {text}")
+    return exceptions.StartupError(f"{where or f'{conf.prog}: configuration'}: {text}")
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | str) -> str:
     return " ".join(str(error).split())
 
 

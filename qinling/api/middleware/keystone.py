@@ -37,7 +37,7 @@ def check_tokens(application: "WSGIApplication", conf: cfg.ConfigOpts) -> "WSGIA
     """
     keystone_authtoken.register(conf)
     try:
-        with configuration.checked(conf):
+        with configuration.checked(conf, f"[{keystone_authtoken.GROUP}]"):
             protected: WSGIApplication = _TokenCheck(
                 application, {"oslo_config_config": conf, "delay_auth_decision": False}
             )
