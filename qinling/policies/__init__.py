@@ -28,10 +28,8 @@ def list_rules() -> Iterable[policy.RuleDefault]:
 
 
 def set_defaults(conf: cfg.ConfigOpts) -> None:
-    """Hold scopes and the new defaults from the start: there are no old ones."""
-    policy_opts.set_defaults(
-        conf, policy_file="policy.yaml", enforce_scope=True, enforce_new_defaults=True
-    )
+    """Hold the new defaults from the start: there are no old ones. Scopes are always held."""
+    policy_opts.set_defaults(conf, policy_file="policy.yaml", enforce_new_defaults=True)
 
 
 class Enforcer:
