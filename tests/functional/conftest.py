@@ -37,3 +37,11 @@ def unharmed(deployment: Deployment, target: dict[str, Any], silent_log: None) -
     yield
     answer = requests.get(f"{deployment.url}{RUNTIMES}?all_projects=true", timeout=30)
     assert (answer.status_code, answer.json()) == (200, {"runtimes": [target]})
+
+
+@pytest.fixture
+def engineless(distributed: Distributed) -> Iterator[Distributed]:
+    """An installation whose engine is down."""
+    distributed.engine.terminate()
+    yield distributed
+    distributed.engine.close()

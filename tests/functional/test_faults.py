@@ -3,7 +3,7 @@
 import os
 import signal
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,23 +15,25 @@ CRASHPOINT = Path(__file__).parents[1] / "fixtures" / "crashpoint"
 POOL = {"total": 2, "available": 2}
 
 
-@pytest.fixture
-def engineless(distributed: Distributed) -> Iterator[Distributed]:
-    """An installation whose engine is down."""
-    distributed.engine.terminate()
-    yield distributed
-    distributed.engine.close()
+class CrashingEngine(Process):
+    """An engine that sends itself a signal at the n-th touch of a pool after it was armed."""
 
+    def __init__(self, installation: Distributed, signal_name: str) -> None:
+        engine = installation.program("qinling-engine", f"-{signal_name}")
+        super().__init__(engine.command, engine.log_path)
+        self._armed = installation.root / "armed"
+        self.env = {
+            **os.environ,
+            "PYTHONPATH": str(CRASHPOINT),
+            "QINLING_TEST_CRASHPOINT": (
+                f"{signal_name}:{self._armed}:{installation.state_dir}/pools/"
+            ),
+        }
 
-def crashing_engine(installation: Distributed, signal_name: str, number: int) -> Process:
-    """An engine that gets a signal at the n-th touch of a pool, not started."""
-    engine = installation.program("qinling-engine", f"-{signal_name}-{number}")
-    engine.env = {
-        **os.environ,
-        "PYTHONPATH": str(CRASHPOINT),
-        "QINLING_TEST_CRASHPOINT": f"{signal_name}:{number}:{installation.state_dir}/pools/",
-    }
-    return engine
+    def arm(self, number: int) -> None:
+        draft = self._armed.with_suffix(".draft")
+        draft.write_text(str(number))
+        draft.rename(self._armed)
 
 
 def is_whole(installation: Distributed | Standalone, runtime_id: str, image: str) -> bool:
@@ -59,21 +61,17 @@ def crash_everywhere(
 ) -> int:
     """Kill an engine at its 1st, 2nd, … touch of a pool while it does what `ask` asks for.
 
-    After each kill another engine must make it `well`. Ends at the first engine that needed no
-    more touches than it was given; returns how many engines were killed.
+    Started again after each kill, it must make everything `well`. Ends when it needed no more
+    touches than it was given; returns how often it was killed.
     """
-    for number in range(1, 100):
-        engine = crashing_engine(installation, "SIGKILL", number)
-        engine.start()
-        engine.wait_for_line("The engine is running", timeout=30)
-        ask()
-        crashed = wait_for_crash_or_end(installation, engine)
-        engine.close()
-        installation.engine.start()
-        well()
-        installation.engine.kill()
-        if not crashed:
-            return number - 1
+    with CrashingEngine(installation, "SIGKILL") as engine:
+        for number in range(1, 100):
+            engine.arm(number)
+            ask()
+            if not wait_for_crash_or_end(installation, engine):
+                return number - 1
+            engine.start()
+            well()
     raise AssertionError("an engine was killed at each of 99 touches")
 
 
@@ -201,7 +199,8 @@ def test_an_engine_that_slept_through_an_image_change_does_not_bring_the_old_ima
 ) -> None:
     client = engineless.client
     # It stops with the first revision's row in its hand, just before it takes the pool's lock.
-    sleeper = crashing_engine(engineless, "SIGSTOP", 2)
+    sleeper = CrashingEngine(engineless, "SIGSTOP")
+    sleeper.arm(2)
     with sleeper:
         sleeper.wait_for_line("The engine is running", timeout=30)
         runtime_id = client.create()["id"]

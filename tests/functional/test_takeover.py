@@ -6,9 +6,7 @@ import pytest
 
 from tests.fixtures.deployment import Distributed
 from tests.fixtures.process import wait_until
-from tests.functional.test_faults import asleep, crashing_engine, engineless, wait_whole
-
-__all__ = ["engineless"]
+from tests.functional.test_faults import CrashingEngine, asleep, wait_whole
 
 
 @pytest.mark.parametrize("touch", [1, 2])
@@ -17,7 +15,8 @@ def test_an_engine_that_slept_through_a_delete_does_not_bring_the_pool_back(
 ) -> None:
     client = engineless.client
     # It stops with the row in its hand, just before it makes the pool.
-    sleeper = crashing_engine(engineless, "SIGSTOP", touch)
+    sleeper = CrashingEngine(engineless, "SIGSTOP")
+    sleeper.arm(touch)
     with sleeper:
         sleeper.wait_for_line("The engine is running", timeout=30)
         runtime_id = client.create()["id"]
