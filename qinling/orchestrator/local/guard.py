@@ -34,7 +34,7 @@ def main(mode: str, *command: str) -> int:
         if mode == BOUND:
             return _run(lifeline, command)
         if os.read(lifeline, 1):
-            os.execv(command[0], command)  # noqa: S606  # no shell is wanted
+            os.execv(command[0], command)  # noqa: S606  # nosec B606  # no shell is wanted
     except OSError as error:
         print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return _CANNOT_RUN
