@@ -2,7 +2,8 @@
 
 The environment: ``QINLING_WORKER_ID``, the name that the orchestrator gave it;
 ``QINLING_WORKER_LISTEN_FD``, an inherited listening socket, or else it listens
-on ``QINLING_WORKER_PORT`` (9090) of all addresses; ``QINLING_WORKER_LIFELINE_FD``,
+on ``QINLING_WORKER_PORT`` (9090) of ``QINLING_WORKER_HOST``, or of all addresses;
+``QINLING_WORKER_LIFELINE_FD``,
 a pipe whose end of file means that the worker's owner is gone, unless a byte
 came before it.
 
@@ -34,7 +35,7 @@ def listener() -> socket.socket:
     if descriptor is not None:
         return socket.socket(fileno=int(descriptor))
     port = int(os.environ.get("QINLING_WORKER_PORT", DEFAULT_PORT))
-    return socket.create_server(("", port))
+    return socket.create_server((os.environ.get("QINLING_WORKER_HOST", ""), port))
 
 
 def follow_lifeline(descriptor: int) -> None:
