@@ -91,6 +91,29 @@ class PoolBusy(OrchestratorError):
     """Another engine is at work on this pool at this moment."""
 
 
+class ClusterAway(OrchestratorError):
+    """The cluster gave no answer, or one that says to come back later.
+
+    :param status: the HTTP status of that answer.
+    :param retry_after: seconds until then, where the cluster names them.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ClusterRefusal(OrchestratorError):
+    """The cluster will not do this as it was asked; ``status`` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class StaleRevision(OrchestratorError):
     """What was asked for is older than what is there already, ``revision``."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
-from qinling import conf, exceptions
+from qinling import conf, exceptions, orchestrator
 from qinling.cmd import service
 from qinling.db import api as db_api
 
@@ -25,7 +25,16 @@ class Checks(upgradecheck.UpgradeCommands):  # type: ignore[misc]
             return upgradecheck.Result(upgradecheck.Code.FAILURE, str(error))
         return upgradecheck.Result(upgradecheck.Code.SUCCESS)
 
-    _upgrade_checks = (("database", _check_database),)
+    def _check_orchestrator(self) -> upgradecheck.Result:
+        try:
+            found = orchestrator.load(self._options).check()
+        except exceptions.QinlingError as error:
+            found = [str(error)]
+        if found:
+            return upgradecheck.Result(upgradecheck.Code.FAILURE, " ".join(found))
+        return upgradecheck.Result(upgradecheck.Code.SUCCESS)
+
+    _upgrade_checks = (("database", _check_database), ("orchestrator", _check_orchestrator))
 
 
 def _commands(subparsers: Any) -> None:

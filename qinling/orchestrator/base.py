@@ -58,6 +58,9 @@ class Orchestrator(Protocol):
     def stop(self) -> None:
         """End observing; pools live on unless they belong to this process."""
 
+    def check(self) -> list[str]:
+        """What keeps it from working here, each in one sentence; it need not be started."""
+
     def apply(self, spec: PoolSpec) -> PoolState:
         """Take the pool one step towards ``spec`` and tell how it stands.
 

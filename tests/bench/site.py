@@ -16,7 +16,7 @@ from tests.fixtures.process import Process, free_port
 from tests.fixtures.rabbitmq import RabbitMQ
 
 
-def _defaults() -> dict[str, dict[str, str]]:
+def defaults() -> dict[str, dict[str, str]]:
     """What the tests set to be quick, set back to what an operator gets."""
     hurried = {
         "api": (api, ("threads",)),
@@ -61,7 +61,7 @@ class Site:
 
     @cached_property
     def _distributed(self) -> Distributed:
-        found = Distributed(self.root / "distributed", self.mariadb, self.rabbitmq, _defaults())
+        found = Distributed(self.root / "distributed", self.mariadb, self.rabbitmq, defaults())
         say("starting qinling-api and qinling-engine")
         self._stack.enter_context(running(found))
         return found
@@ -110,7 +110,7 @@ class Site:
     def standalone(self) -> Standalone:
         """``qinling-standalone`` on a new state folder, not started."""
         self._standalones += 1
-        return Standalone(self.root / f"standalone-{self._standalones}", _defaults())
+        return Standalone(self.root / f"standalone-{self._standalones}", defaults())
 
     def running(self, installation: Deployment) -> Deployment:
         """Start an installation that ends with this run."""

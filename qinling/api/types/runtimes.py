@@ -5,11 +5,12 @@ from typing import Self
 from wsme import types as wtypes
 
 from qinling.api.types.base import Bool, Text, Type, readonly, time
+from qinling.api.types.images import Image
 from qinling.db import runtimes
 
 _NAME = Text(longest=255)
 _DESCRIPTION = Text(longest=255, lines=True)
-_IMAGE = Text(longest=255, shortest=1)
+_IMAGE = Image()
 
 
 class Runtime(Type):

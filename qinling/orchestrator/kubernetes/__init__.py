@@ -1,0 +1,1 @@
+"""Pools on Kubernetes: each one a Deployment, of which a claimed worker is let out."""

@@ -1,0 +1,315 @@
+"""The one importer of the ``kubernetes`` library: connections, credentials, errors.
+
+The library finds the cluster and proves who Qinling is there. Objects are the
+plain dictionaries that the API speaks: its classes would cost a second of a
+processor for each thousand pods. TLS is always verified.
+"""
+
+import contextlib
+import json
+import pathlib
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import urllib3
+import yaml
+from kubernetes import client as library
+from kubernetes import config as library_config
+from oslo_config import cfg
+
+from qinling import exceptions
+from qinling.orchestrator.kubernetes import names
+
+Object = dict[str, Any]
+
+_APPLY = "application/apply-patch+yaml"
+_JSON = "application/json"
+# Bytes of an answer that is no JSON which go into a message.
+_LONGEST_TEXT = 300
+_BUSY = frozenset({429, 500, 502, 503, 504})
+# What a watch that nobody answers any more costs at most, beyond its own time (seconds).
+_SILENCE = 15.0
+
+
+class Client:
+    """The API of one namespace. Safe to use from any thread.
+
+    The cluster is looked up at the first call, and again after its files have
+    changed or it has refused the credentials: a kubeconfig that is not there
+    yet, or has expired, is no reason to end.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, connections: int) -> None:
+        self._options = conf.kubernetes
+        self._connections = connections
+        self._lock = threading.Lock()
+        self._api: library.ApiClient | None = None
+        self._stamp: object = None
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
+        """:raises ClusterRefusal: with status 404 when it is not there."""
+        return self._json("GET", path, query)
+
+    def create(self, path: str, body: Object) -> Object:
+        return self._json("POST", path, None, body)
+
+    def apply(self, path: str, body: Object) -> Object:
+        """Apply server-side; what others hold of the fields in ``body`` becomes Qinling's."""
+        query = {"fieldManager": names.MANAGER, "force": "true"}
+        return self._json("PATCH", path, query, body, _APPLY)
+
+    def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
+        """Delete an object, or of a list those that ``query`` selects."""
+        self._json("DELETE", path, query, options)
+
+    def text(self, path: str, query: Mapping[str, str]) -> str:
+        """An answer that is no JSON, as a log."""
+        return self._call("GET", path, query).decode(errors="replace")
+
+    @contextlib.contextmanager
+    def watch(self, path: str, query: Mapping[str, str], seconds: int) -> Iterator["Watch"]:
+        """Events from now on, for at most ``seconds``."""
+        query = {**query, "watch": "true", "timeoutSeconds": str(seconds)}
+        with self._translated():
+            answer = self._send("GET", path, query, None, _JSON, seconds + _SILENCE)
+        try:
+            self._check("GET", path, answer)
+            yield Watch(self, path, answer)
+        finally:
+            answer.close()
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Object | None = None,
+        kind: str = _JSON,
+    ) -> Object:
+        content = self._call(method, path, query, body, kind)
+        try:
+            parsed = json.loads(content)
+        except ValueError as error:
+            raise exceptions.ClusterAway(
+                f"{method} {path}: what answers at {self.server()} is no API server."
+            ) from error
+        if not isinstance(parsed, dict):
+            raise exceptions.ClusterAway(f"{method} {path}: the answer is no object.")
+        return parsed
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Object | None = None,
+        kind: str = _JSON,
+    ) -> bytes:
+        with self._translated():
+            answer = self._send(method, path, query, body, kind, self._options.request_timeout)
+            content: bytes = answer.data
+        self._check(method, path, answer)
+        return content
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Object | None,
+        kind: str,
+        timeout: float,
+    ) -> urllib3.BaseHTTPResponse:
+        api = self._connected()
+        headers = {"Accept": _JSON, "User-Agent": "qinling"}
+        if body is not None:
+            headers["Content-Type"] = kind
+        api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        url = f"{api.configuration.host.rstrip('/')}{quote(path)}"
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        answer: urllib3.BaseHTTPResponse = api.rest_client.pool_manager.request(
+            method,
+            url,
+            body=None if body is None else json.dumps(body).encode(),
+            headers=headers,
+            timeout=urllib3.Timeout(connect=self._options.request_timeout, read=timeout),
+            # Whoever asked is asked again; a queue that knows back-off stands behind it.
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
+        return answer
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except urllib3.exceptions.HTTPError as error:
+            raise exceptions.ClusterAway(
+                f"The cluster at {self.server()} does not answer: {_cause(error)}"
+            ) from error
+
+    def _check(self, method: str, path: str, answer: urllib3.BaseHTTPResponse) -> None:
+        """:raises OrchestratorError: the answer is an error."""
+        if answer.status < 400:
+            return
+        with self._translated():
+            said = _message(answer.data)
+        if answer.status == 401:
+            self._forget()
+            raise exceptions.ClusterAway(
+                f"The cluster at {self.server()} does not know Qinling's credentials "
+                "(401): they are wrong or have expired."
+            )
+        if answer.status in _BUSY:
+            after = answer.headers.get("Retry-After", "")
+            raise exceptions.ClusterAway(
+                f"The cluster cannot answer {method} {path} now ({answer.status}): {said}",
+                answer.status,
+                int(after) if after.isdigit() and len(after) < 5 else None,
+            )
+        raise exceptions.ClusterRefusal(said, answer.status)
+
+    def server(self) -> str:
+        """Where the cluster is, for messages."""
+        return "?" if self._api is None else str(self._api.configuration.host)
+
+    def _connected(self) -> library.ApiClient:
+        with self._lock:
+            stamp = self._files()
+            if self._api is None or stamp != self._stamp:
+                self._api, self._stamp = self._connect(), stamp
+            return self._api
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._api = None
+
+    def _files(self) -> object:
+        """Changes when a file that was named changes."""
+        options = self._options
+        found = []
+        for path in (options.kubeconfig, options.ca_file, options.token_file):
+            with contextlib.suppress(OSError, TypeError):
+                stat = pathlib.Path(path).stat()
+                found.append((path, stat.st_mtime_ns, stat.st_ino))
+        return found
+
+    def _connect(self) -> library.ApiClient:
+        """:raises ClusterAway: what says where the cluster is cannot be used, for now."""
+        options = self._options
+        made = library.Configuration()
+        try:
+            if options.kubeconfig:
+                library_config.load_kube_config(
+                    options.kubeconfig, options.context, made, persist_config=False
+                )
+            elif options.url:
+                self._by_url(made)
+            else:
+                library_config.load_incluster_config(made)
+        except (
+            library_config.ConfigException,
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            KeyError,
+            yaml.YAMLError,
+        ) as error:
+            raise exceptions.ClusterAway(f"{self._source()}: {_line(error)}") from error
+        if not made.host.startswith("https://"):
+            raise exceptions.ClusterAway(f"{self._source()}: {made.host} is not an https address.")
+        if not made.verify_ssl:
+            raise exceptions.ClusterAway(
+                f"{self._source()}: insecure-skip-tls-verify is set, and Qinling talks to no "
+                "cluster without checking its certificate; give certificate-authority instead."
+            )
+        made.connection_pool_maxsize = self._connections
+        made.keep_alive = True
+        try:
+            return library.ApiClient(made)
+        except (OSError, ValueError) as error:
+            raise exceptions.ClusterAway(f"{self._source()}: {_line(error)}") from error
+
+    def _by_url(self, made: library.Configuration) -> None:
+        options = self._options
+        made.host = options.url
+        made.ssl_ca_cert = options.ca_file
+        made.cert_file = options.client_cert_file
+        made.key_file = options.client_key_file
+        if options.token_file:
+            with open(options.token_file) as file:
+                made.api_key["BearerToken"] = f"Bearer {file.read().strip()}"
+
+    def _source(self) -> str:
+        """Where it stands where the cluster is."""
+        options = self._options
+        if options.kubeconfig:
+            return f"[kubernetes] kubeconfig {options.kubeconfig}"
+        return "[kubernetes] url" if options.url else "[kubernetes] service account of this pod"
+
+
+class Watch:
+    """The events of one watch; ``close`` from any thread ends it."""
+
+    def __init__(self, client: Client, path: str, answer: urllib3.BaseHTTPResponse) -> None:
+        self._client = client
+        self._path = path
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[Object]:
+        """Each event, until the server ends the watch.
+
+        :raises ClusterAway: it was cut, or what came is no event.
+        """
+        left = b""
+        with self._client._translated():
+            for piece in self._answer.stream(65536):
+                *lines, left = (left + piece).split(b"\n")
+                for line in lines:
+                    yield _event(line)
+        if left:
+            raise exceptions.ClusterAway(f"The watch of {self._path} was cut within an event.")
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._answer.shutdown()
+
+
+def _event(line: bytes) -> Object:
+    try:
+        event = json.loads(line)
+        if isinstance(event["object"], dict) and isinstance(event["type"], str):
+            return dict(event)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise exceptions.ClusterAway("A watch brought what is no event.")
+
+
+def _message(content: bytes) -> str:
+    """What a ``Status`` says, or the beginning of whatever it is."""
+    try:
+        status = json.loads(content)
+        return str(status["message"])
+    except (ValueError, KeyError, TypeError):
+        return _line(content[:_LONGEST_TEXT].decode(errors="replace")) or "it does not say why"
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost words of an error: urllib3 wraps them in its own."""
+    inner = getattr(error, "reason", None)
+    if isinstance(inner, BaseException):
+        return _cause(inner)
+    if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ProtocolError):
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return _line(error)
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,241 @@
+"""From what is wanted to what Kubernetes is sent. Pure: no I/O, no clock, no chance."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oslo_config import cfg
+
+from qinling.orchestrator import base
+from qinling.orchestrator.kubernetes import names
+
+PORT = 9090
+_PORT_NAME = "http"
+_TMP = "/tmp"  # noqa: S108  # nosec B108  # within a worker, which has it for itself
+# Old templates that a Deployment remembers: none is ever gone back to by name.
+_HISTORY = 1
+# Seconds beyond the longest function that a worker gets to end.
+_GRACE = 10
+# What can be reached from anywhere and must not be: the cloud's metadata service.
+_LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
+
+Manifest = dict[str, Any]
+
+
+class Templates:
+    """Makes manifests by the configuration of one installation."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._options = conf.kubernetes
+        self._grace = conf.resource_limits.max_timeout + _GRACE
+
+    def deployment(self, spec: base.PoolSpec, carried: Mapping[str, str]) -> Manifest:
+        """A pool's Deployment, to be applied.
+
+        :param carried: annotations of the names ``names.WAKE`` and
+            ``names.ATTEMPT`` to be kept, or changed.
+        """
+        template = self._pod(spec)
+        configuration = _digest(template)
+        if names.ATTEMPT in carried:
+            template["metadata"]["annotations"][names.ATTEMPT] = carried[names.ATTEMPT]
+        annotations = {
+            names.REVISION: str(spec.revision),
+            names.CONFIGURATION: configuration,
+        }
+        if names.WAKE in carried:
+            annotations[names.WAKE] = carried[names.WAKE]
+        return {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {
+                "name": names.deployment(spec.id),
+                "namespace": self._options.namespace,
+                "labels": names.COMMON | {names.RUNTIME: spec.id},
+                "annotations": annotations,
+            },
+            "spec": {
+                "replicas": spec.size,
+                "revisionHistoryLimit": _HISTORY,
+                "progressDeadlineSeconds": self._options.progress_deadline,
+                "selector": {"matchLabels": names.pod_selector(spec.id)},
+                # Never fewer workers than the pool has, while its image changes.
+                "strategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "100%"},
+                },
+                "template": template,
+            },
+        }
+
+    def _pod(self, spec: base.PoolSpec) -> Manifest:
+        options = self._options
+        pod: Manifest = {
+            "containers": [self._container(spec)],
+            "volumes": [{"name": "tmp", "emptyDir": self._tmp()}],
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": self._grace,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": options.run_as_user,
+                "runAsGroup": options.run_as_user,
+                "fsGroup": options.run_as_user,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": names.pod_selector(spec.id)},
+                }
+            ],
+        }
+        if options.user_namespaces:
+            pod["hostUsers"] = False
+        if not spec.trusted:
+            pod["runtimeClassName"] = options.untrusted_runtime_class
+        if options.image_pull_secrets:
+            pod["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets]
+        labels = names.COMMON | names.pod_selector(spec.id)
+        return {"metadata": {"labels": labels, "annotations": {}}, "spec": pod}
+
+    def _container(self, spec: base.PoolSpec) -> Manifest:
+        options = self._options
+        health = {"httpGet": {"path": "/healthz", "port": _PORT_NAME}, "timeoutSeconds": 3}
+        return {
+            "name": "worker",
+            "image": spec.image,
+            "imagePullPolicy": options.image_pull_policy,
+            "ports": [{"name": _PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
+            "env": [
+                {"name": "QINLING_WORKER_ID", "valueFrom": _field("metadata.uid")},
+                {"name": "QINLING_WORKER_HOST", "valueFrom": _field("status.podIP")},
+                {"name": "QINLING_WORKER_PORT", "value": str(PORT)},
+            ],
+            "readinessProbe": health | {"periodSeconds": 1},
+            "livenessProbe": health
+            | {"periodSeconds": 10, "failureThreshold": 6, "initialDelaySeconds": 10},
+            # Requests below limits: a resize at a claim must not change the QoS class.
+            "resources": {
+                "requests": {
+                    "cpu": _cpu(options.cpu_request),
+                    "memory": _memory(options.memory_request),
+                },
+                "limits": {"cpu": _cpu(options.startup_cpu), "memory": _memory(self._limit())},
+            },
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [{"name": "tmp", "mountPath": _TMP}],
+        }
+
+    def _limit(self) -> int:
+        """MiB of a worker: what it has in a /tmp of memory counts."""
+        options = self._options
+        in_memory = options.tmp_size if options.tmp_medium == "memory" else 0
+        return int(options.worker_memory + in_memory)
+
+    def _tmp(self) -> Manifest:
+        tmp: Manifest = {"sizeLimit": _memory(self._options.tmp_size)}
+        if self._options.tmp_medium == "memory":
+            tmp["medium"] = "Memory"
+        return tmp
+
+    def network_policy(self) -> Manifest:
+        """Nobody but the control plane into the workers, and they into the world alone."""
+        options = self._options
+        callers: list[Manifest] = [
+            {"ipBlock": {"cidr": cidr}} for cidr in options.control_plane_cidrs
+        ]
+        if options.control_plane_pods:
+            callers.append(
+                {
+                    "namespaceSelector": _namespace(options.control_plane_namespace),
+                    "podSelector": {"matchLabels": dict(options.control_plane_pods)},
+                }
+            )
+        policy: Manifest = {
+            "podSelector": {},
+            "policyTypes": ["Ingress", "Egress"],
+            "egress": [
+                _to_dns(options.dns_cidrs),
+                {"to": [self._world("0.0.0.0/0"), self._world("::/0")]},
+            ],
+        }
+        if callers:
+            policy["ingress"] = [{"from": callers, "ports": [{"protocol": "TCP", "port": PORT}]}]
+        return {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {
+                "name": names.POLICY,
+                "namespace": options.namespace,
+                "labels": {names.MANAGED_BY: names.MANAGER},
+            },
+            "spec": policy,
+        }
+
+    def _world(self, cidr: str) -> Manifest:
+        blocked = [*self._options.blocked_cidrs, *_LINK_LOCAL]
+        same = [block for block in blocked if (":" in block) == (":" in cidr)]
+        return {"ipBlock": {"cidr": cidr, "except": same}}
+
+
+def says(there: Any, wanted: Any) -> bool:
+    """Whether all of ``wanted`` stands in ``there``, which may have more in it.
+
+    What the API server fills in is no difference. A list of named things (as
+    containers) is compared by name; any other must be the same in whole.
+    """
+    if isinstance(wanted, dict):
+        if not isinstance(there, dict):
+            return not wanted and there is None
+        return all(says(there.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        if not isinstance(there, list):
+            return not wanted and there is None
+        if wanted and all(isinstance(item, dict) and "name" in item for item in wanted):
+            named = {item.get("name"): item for item in there if isinstance(item, dict)}
+            return all(says(named.get(item["name"]), item) for item in wanted)
+        return len(there) == len(wanted) and all(map(says, there, wanted))
+    return bool(there == wanted)
+
+
+def _field(path: str) -> Manifest:
+    return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
+
+
+# Quantities in the form that the API server stores, so that what is there can be
+# compared with what was sent.
+
+
+def _cpu(millicpu: int) -> str:
+    return f"{millicpu}m" if millicpu % 1000 else str(millicpu // 1000)
+
+
+def _memory(mebibytes: int) -> str:
+    return f"{mebibytes}Mi" if mebibytes % 1024 else f"{mebibytes // 1024}Gi"
+
+
+def _to_dns(more: Sequence[str]) -> Manifest:
+    pods = {
+        "namespaceSelector": _namespace("kube-system"),
+        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+    }
+    return {
+        "to": [pods, *({"ipBlock": {"cidr": cidr}} for cidr in more)],
+        "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
+    }
+
+
+def _namespace(name: str) -> Manifest:
+    return {"matchLabels": {"kubernetes.io/metadata.name": name}}
+
+
+def _digest(content: Manifest) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,268 @@
+"""What objects of the cluster say of a pool: how full it is, and what is wrong. Pure.
+
+A Deployment that was whole once never says that its pool cannot refill, and the
+events of its ReplicaSet end after some two dozen. So the reasons are read from
+``ReplicaFailure`` and from the pods themselves.
+"""
+
+import enum
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qinling.orchestrator import base
+from qinling.orchestrator.kubernetes import names
+
+Object = Mapping[str, Any]
+
+# Reasons of a waiting container: it is only starting, or its image is not to be had.
+_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+_PULL = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+# Words that are put around the cause of a failed pull, and those of a refused
+# pod, which name another pod each time.
+_AROUND_PULL = re.compile(
+    r'^(?:Back-off pulling image "[^"]*"(?:: )?|ErrImagePull: |ImagePullBackOff: '
+    r'|rpc error: code = \w+ desc = |failed to pull and unpack image "[^"]*": )+'
+)
+_AROUND_REFUSAL = re.compile(r'^pods "[^"]*" is forbidden: (?:pod rejected: )?')
+_LONGEST = 600  # characters of a reason
+
+
+class Trouble(enum.Enum):
+    """What keeps a pod from being ready."""
+
+    IMAGE = enum.auto()
+    CRASH = enum.auto()
+    CONTAINER = enum.auto()
+    NODE = enum.auto()
+    LOST = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What matters of a Deployment. ``version`` guards writes and makes no difference."""
+
+    uid: str
+    version: str = field(compare=False)
+    generation: int
+    revision: int
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    attempt: str | None
+    ending: bool
+    spec: Object
+    # Of the status: whether it speaks of this generation, and what it says.
+    observed: bool
+    replicas: int
+    updated: int
+    available: int
+    late: bool
+    refusal: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What matters of a pod; two that differ only in how far they have come are equal.
+
+    ``message`` is Kubernetes' word on the trouble; ``restarts`` tells one crash
+    from the next.
+    """
+
+    name: str
+    uid: str
+    free: bool
+    trouble: Trouble | None = None
+    message: str = ""
+    restarts: int = 0
+    created: str = field(default="", compare=False)
+    ending: bool = field(default=False, compare=False)
+    ready: bool = field(default=False, compare=False)
+
+
+def deployment(item: Object) -> Deployment:
+    """A Deployment as it came from the API."""
+    meta, spec, status = item["metadata"], item["spec"], item.get("status") or {}
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
+    annotations = meta.get("annotations") or {}
+    refusal = conditions.get("ReplicaFailure", {})
+    template = spec["template"].get("metadata") or {}
+    generation = int(meta.get("generation") or 0)
+    return Deployment(
+        uid=meta["uid"],
+        version=meta["resourceVersion"],
+        generation=generation,
+        revision=_revision(annotations),
+        labels=meta.get("labels") or {},
+        annotations=annotations,
+        attempt=(template.get("annotations") or {}).get(names.ATTEMPT),
+        ending="deletionTimestamp" in meta,
+        spec=spec,
+        observed=int(status.get("observedGeneration") or 0) >= generation,
+        replicas=int(status.get("replicas") or 0),
+        updated=int(status.get("updatedReplicas") or 0),
+        available=int(status.get("availableReplicas") or 0),
+        late=conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded",
+        refusal=_refused(refusal) if refusal.get("status") == "True" else None,
+    )
+
+
+def _revision(annotations: Mapping[str, str]) -> int:
+    """What it was applied for; 0 when somebody took that away, or wrote rubbish."""
+    text = annotations.get(names.REVISION, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _refused(condition: Object) -> str:
+    """What a ReplicaSet that may create no pod was told."""
+    cause = _AROUND_REFUSAL.sub("", str(condition.get("message") or "it is not said why"))
+    if cause.startswith("exceeded quota"):
+        return f"the quota of the namespace is used up: {cause}"
+    if cause.startswith("violates PodSecurity"):
+        return f"the pod security of the namespace refuses the workers: {cause}"
+    if cause.startswith("RuntimeClass"):
+        return f"the cluster lacks what isolates untrusted workers: {cause}"
+    return f"the cluster refuses to create workers: {cause}"
+
+
+def pod(item: Object) -> Pod:
+    """A pod as it came from the API."""
+    meta, status = item["metadata"], item.get("status") or {}
+    conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
+    containers = status.get("containerStatuses") or []
+    ready = conditions.get("Ready", {}).get("status") == "True"
+    trouble, message = (None, "") if ready else _trouble(status, conditions, containers)
+    return Pod(
+        name=meta["name"],
+        uid=meta["uid"],
+        free=(meta.get("labels") or {}).get(names.STATE) == names.FREE,
+        trouble=trouble,
+        message=message,
+        restarts=sum(int(entry.get("restartCount") or 0) for entry in containers),
+        created=meta.get("creationTimestamp") or "",
+        ending="deletionTimestamp" in meta,
+        ready=ready,
+    )
+
+
+def _trouble(
+    status: Object, conditions: Mapping[str, Object], containers: Sequence[Object]
+) -> tuple[Trouble | None, str]:
+    """What keeps a pod from being ready; None while it is only starting."""
+    states = [entry.get("state") or {} for entry in containers]
+    waiting: Object = next((state["waiting"] for state in states if state.get("waiting")), {})
+    reason = str(waiting.get("reason") or "")
+    if reason in _PULL:
+        return Trouble.IMAGE, _AROUND_PULL.sub("", str(waiting.get("message") or "")) or reason
+    ended = [last for entry in containers if (last := _last_end(entry)) is not None]
+    if ended:
+        return Trouble.CRASH, _end(ended[0])
+    if reason and reason not in _STARTING:
+        return Trouble.CONTAINER, f"{reason}: {waiting.get('message') or 'no more is known'}"
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        return Trouble.NODE, str(scheduled.get("message") or scheduled.get("reason") or "")
+    if status.get("phase") == "Failed":
+        return Trouble.LOST, f"{status.get('reason') or 'Failed'}: {status.get('message') or ''}"
+    return None, ""
+
+
+def _last_end(container: Object) -> Object | None:
+    """How a container ended last, None when it never has."""
+    for state in ("state", "lastState"):
+        ended: Object | None = (container.get(state) or {}).get("terminated")
+        if ended is not None:
+            return ended
+    return None
+
+
+def _end(terminated: Object) -> str:
+    if terminated.get("reason") == "OOMKilled":
+        return "it needs more memory than [kubernetes] worker_memory gives it"
+    if terminated.get("message"):
+        return str(terminated["message"])
+    if terminated.get("signal"):
+        return f"it was ended by signal {terminated['signal']}"
+    return f"it exited with code {terminated.get('exitCode')}"
+
+
+def state(
+    spec: base.PoolSpec, found: Deployment | None, pods: Iterable[Pod], hints: Mapping[str, str]
+) -> base.PoolState:
+    """A pool, seen as the answer to a spec.
+
+    :param hints: more words on a pod's trouble, by the pod's uid.
+    """
+    if found is None:
+        return base.PoolState(total=spec.size, available=0, ready=False)
+    available = min(found.available, spec.size)
+    current = found.observed and found.revision == spec.revision and not found.ending
+    if current and found.updated == found.replicas == found.available == spec.size:
+        return base.PoolState(total=spec.size, available=available, ready=True)
+    reason = None
+    if found.ending:
+        reason = "its Deployment was deleted, and is made anew when it has gone"
+    elif current:
+        reason = _reason(spec, found, list(pods), hints)
+    return base.PoolState(
+        total=spec.size,
+        available=available,
+        ready=False,
+        failed=current and found.late,
+        reason=None if reason is None else short(reason),
+    )
+
+
+def starting(pods: Iterable[Pod]) -> list[Pod]:
+    """The free workers of a pool that are not ready, and are to be."""
+    return [one for one in pods if one.free and not one.ending and not one.ready]
+
+
+def _reason(
+    spec: base.PoolSpec, found: Deployment, pods: list[Pod], hints: Mapping[str, str]
+) -> str | None:
+    """What keeps a pool from being whole, in one sentence that names the cause."""
+    if found.refusal is not None:
+        return found.refusal
+    waiting = starting(pods)
+    troubled = [one for one in waiting if one.trouble is not None]
+    if troubled:
+        # What was made last is of the newest template.
+        worst = max(troubled, key=lambda one: (one.created, one.name))
+        return _sentence(spec, worst, hints.get(worst.uid, ""))
+    for one in waiting:
+        if one.uid in hints:
+            return f"a worker cannot be started: {hints[one.uid]}"
+    if found.late:
+        return "its workers did not become ready in time, and Kubernetes does not say why"
+    return None
+
+
+def _sentence(spec: base.PoolSpec, one: Pod, hint: str) -> str:
+    match one.trouble:
+        case Trouble.IMAGE:
+            return f"image {spec.image} cannot be pulled: {one.message}"
+        case Trouble.CRASH:
+            said = f"; the end of its log: {hint}" if hint else ""
+            return f"the worker of image {spec.image} does not stay up: {one.message}{said}"
+        case Trouble.NODE:
+            return f"no node has room for a worker: {one.message}"
+        case Trouble.LOST:
+            return f"a worker was lost: {one.message}"
+        case _:
+            return f"a worker cannot be started: {one.message}"
+
+
+def short(text: str) -> str:
+    """One line of printable characters, of bounded length."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -1,0 +1,349 @@
+"""The orchestrator on Kubernetes: applies pools, and tells what the watches have seen of them.
+
+Nothing is written on a guess: each write names the version that was seen, so
+that of two engines, or of one that slept, the one with the older sight is
+refused. Nothing is read but through the watches, so that a pool that is as it
+should be costs no request.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from dataclasses import dataclass, replace
+
+from oslo_config import cfg
+from oslo_log import log
+
+from qinling import exceptions
+from qinling.orchestrator import base
+from qinling.orchestrator.kubernetes import check, manifests, names, observe
+from qinling.orchestrator.kubernetes.client import Client
+from qinling.orchestrator.kubernetes.hints import Hints
+from qinling.orchestrator.kubernetes.manifests import Manifest
+from qinling.orchestrator.kubernetes.observe import Deployment
+from qinling.orchestrator.kubernetes.seen import Seen
+from qinling.orchestrator.kubernetes.wake import Waker
+from qinling.orchestrator.kubernetes.watch import Watcher
+
+LOG = log.getLogger(__name__)
+
+# No object has this version: a name that is taken is a conflict, any other is created.
+_ABSENT = "1"
+_NOT_FOUND, _CONFLICT = 404, 409
+# Seconds after which the cluster is asked again for a pool that it refused, at first and at most.
+_ASK_AGAIN = 1.0
+_ASK_AGAIN_AT_MOST = 60.0
+_STOP_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """What this process found to be there: the body, by its digest, and its generation."""
+
+    digest: str
+    uid: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What the cluster refused, by its digest, why, and how long it is not asked again."""
+
+    digest: str
+    reason: str
+    pause: float
+    until: float
+
+
+class KubernetesOrchestrator:
+    """Implements ``base.Orchestrator`` with one Deployment per pool."""
+
+    one_host = False
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        options = conf.kubernetes
+        self._namespace = options.namespace
+        self._relist = conf.engine.settled_interval
+        self._untrusted = options.untrusted_runtime_class
+        self._client = Client(conf, connections=conf.engine.reconcile_threads + 2)
+        self._templates = manifests.Templates(conf)
+        self._deployments_path = f"/apis/apps/v1/namespaces/{options.namespace}/deployments"
+        self._sets_path = f"/apis/apps/v1/namespaces/{options.namespace}/replicasets"
+        self._pods_path = f"/api/v1/namespaces/{options.namespace}/pods"
+        self._policy_path = (
+            f"/apis/networking.k8s.io/v1/namespaces/{options.namespace}"
+            f"/networkpolicies/{names.POLICY}"
+        )
+        self._hints = Hints(self._client, options.namespace)
+        self._guarding = threading.Lock()
+        self._guarded = False
+        self._applied: dict[str, _Applied] = {}
+        self._refused: dict[str, _Refused] = {}
+        # Pools that were asked for while the cluster was away.
+        self._waiting: set[str] = set()
+
+    def start(self, notify: base.Notify) -> None:
+        self._notify = notify
+        self._waker = Waker(notify)
+        self._deployments: Seen[Deployment] = Seen(observe.deployment, notify)
+        self._pods: Seen[observe.Pod] = Seen(observe.pod, notify)
+        self._watchers = [
+            Watcher(self._client, path, seen, self._synced, self._relist)
+            for path, seen in (
+                (self._deployments_path, self._deployments),
+                (self._pods_path, self._pods),
+            )
+        ]
+        for watcher in self._watchers:
+            watcher.start()
+
+    def stop(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop(_STOP_TIMEOUT)
+
+    def check(self) -> list[str]:
+        return list(check.problems(self._client, self._namespace))
+
+    def apply(self, spec: base.PoolSpec) -> base.PoolState:
+        if not (spec.trusted or self._untrusted):
+            return _failed(
+                spec,
+                "the runtime is not trusted, and there is no [kubernetes] "
+                "untrusted_runtime_class to isolate its workers",
+            )
+        self._check_followed(spec.id)
+        found = self._find(spec.id)
+        _check_revision(spec.id, found, spec.revision)
+        if found is None or not found.ending:
+            refusal = self._settle(spec, found)
+            if refusal is not None:
+                return _failed(spec, refusal.reason, max(refusal.until - time.monotonic(), 0.1))
+            found = self._find(spec.id)
+        pods = self._pods.of(spec.id)
+        hints = self._hints.of(spec.id, observe.starting(pods))
+        state = observe.state(spec, found, pods, hints)
+        cannot = found is not None and found.refusal is not None and not state.ready
+        return replace(state, retry_in=self._waker.look(spec.id, cannot))
+
+    def remove(self, pool_id: str, revision: int | None) -> bool:
+        self._check_followed(pool_id)
+        # What is not seen may only not be seen yet.
+        found = self._find(pool_id) or self._look(pool_id)
+        if found is None:
+            return self._remove_left(pool_id)
+        if revision is not None:
+            _check_revision(pool_id, found, revision)
+        if not found.ending:
+            options = {
+                "propagationPolicy": "Foreground",
+                "preconditions": {"uid": found.uid},
+            }
+            try:
+                self._client.delete(self._deployment_path(pool_id), options)
+            except exceptions.ClusterRefusal as error:
+                self._look_if_overtaken(pool_id, error)
+                if error.status != _NOT_FOUND:
+                    raise
+        return False
+
+    def pools(self) -> list[str]:
+        self._check_followed(None)
+        return sorted({*self._deployments.pools(), *self._pods.pools()})
+
+    def _deployment_path(self, pool_id: str) -> str:
+        return f"{self._deployments_path}/{names.deployment(pool_id)}"
+
+    def _find(self, pool_id: str) -> Deployment | None:
+        return next(iter(self._deployments.of(pool_id)), None)
+
+    def _look(self, pool_id: str) -> Deployment | None:
+        """Ask the cluster itself, past the watch."""
+        try:
+            item = self._client.get(self._deployment_path(pool_id))
+        except exceptions.ClusterRefusal as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        if names.pool_of(item) != pool_id:
+            raise exceptions.ClusterRefusal(
+                f"Deployment {names.deployment(pool_id)} does not carry Qinling's labels, and is "
+                "left alone; remove it, or give Qinling a namespace of its own.",
+                _CONFLICT,
+            )
+        self._deployments.put(item)
+        return self._find(pool_id)
+
+    def _look_if_overtaken(self, pool_id: str, error: exceptions.ClusterRefusal) -> None:
+        """:raises PoolBusy: what was there is not what had been seen; it is seen now."""
+        if _is_conflict(error):
+            self._look(pool_id)
+            raise exceptions.PoolBusy(
+                f"Pool {pool_id} has been changed meanwhile: {error}"
+            ) from error
+
+    def _check_followed(self, pool_id: str | None) -> None:
+        """:raises ClusterAway: what has been seen may be old."""
+        # Before the look at the watches, so that their next word reaches whoever is refused here.
+        if pool_id is not None:
+            self._waiting.add(pool_id)
+        for watcher in self._watchers:
+            trouble = watcher.trouble
+            if trouble is not None:
+                raise exceptions.ClusterAway(trouble)
+        if pool_id is not None:
+            self._waiting.discard(pool_id)
+
+    def _synced(self) -> None:
+        if any(watcher.trouble is not None for watcher in self._watchers):
+            return
+        self._guarded = False
+        waiting, self._waiting = self._waiting, set()
+        for pool_id in waiting:
+            self._notify(pool_id)
+
+    def _settle(self, spec: base.PoolSpec, found: Deployment | None) -> _Refused | None:
+        """Apply the spec where it is not there yet; the refusal, if the cluster refuses it."""
+        digest = _digest(self._templates.deployment(spec, {}))
+        wanted = self._templates.deployment(spec, self._carried(spec, found))
+        if found is not None and self._is_there(spec, found, wanted, digest):
+            return None
+        refused = self._refused.get(spec.id)
+        if refused is not None and refused.digest != digest:
+            refused = None
+        if refused is not None and time.monotonic() < refused.until:
+            return refused
+        try:
+            self._guard()
+            item = self._client.apply(self._deployment_path(spec.id), _guarded(wanted, found))
+        except exceptions.ClusterRefusal as error:
+            self._look_if_overtaken(spec.id, error)
+            reason = f"the cluster refuses the pool ({error.status}): {error}"
+            pause = min(refused.pause * 2, _ASK_AGAIN_AT_MOST) if refused else _ASK_AGAIN
+            self._refused[spec.id] = _Refused(digest, reason, pause, time.monotonic() + pause)
+            return self._refused[spec.id]
+        self._refused.pop(spec.id, None)
+        self._deployments.put(item)
+        made = observe.deployment(item)
+        self._applied[spec.id] = _Applied(digest, made.uid, made.generation)
+        return None
+
+    def _carried(self, spec: base.PoolSpec, found: Deployment | None) -> dict[str, str]:
+        """Annotations of the pool that go on, or change."""
+        if found is None:
+            return {}
+        carried = {}
+        if found.attempt is not None:
+            carried[names.ATTEMPT] = found.attempt
+        if found.late and found.revision < spec.revision and _image(found) == spec.image:
+            # What failed is asked for once more, and its pods wait for minutes by now.
+            carried[names.ATTEMPT] = str(spec.revision)
+        if names.WAKE in found.annotations:
+            carried[names.WAKE] = found.annotations[names.WAKE]
+        if found.refusal is not None and self._waker.is_due(spec.id):
+            carried[names.WAKE] = str(time.time_ns())
+        return carried
+
+    def _is_there(
+        self, spec: base.PoolSpec, found: Deployment, wanted: Manifest, digest: str
+    ) -> bool:
+        there = _Applied(digest, found.uid, found.generation)
+        before = self._applied.get(spec.id)
+        meta = {"labels": found.labels, "annotations": found.annotations}
+        body = {"metadata": meta, "spec": found.spec}
+        parts = {"metadata": _texts(wanted), "spec": wanted["spec"]}
+        if manifests.says(body, parts):
+            self._applied[spec.id] = there
+            return True
+        if before is None or before.digest != digest or before.uid != found.uid:
+            return False
+        if before.generation == found.generation:
+            # It was applied, and the cluster has its own way to write it.
+            return names.WAKE not in wanted["metadata"]["annotations"] or (
+                wanted["metadata"]["annotations"][names.WAKE] == found.annotations.get(names.WAKE)
+            )
+        configuration = found.annotations.get(names.CONFIGURATION)
+        ours = wanted["metadata"]["annotations"][names.CONFIGURATION]
+        if configuration == ours or found.revision != spec.revision:
+            return False
+        LOG.warning(
+            "Pool %s is kept by another engine with another configuration; it is left as it is.",
+            spec.id,
+        )
+        self._applied[spec.id] = there
+        return True
+
+    def _guard(self) -> None:
+        """No worker before there is the policy that nobody but the control plane gets to it."""
+        with self._guarding:
+            if not self._guarded:
+                self._client.apply(self._policy_path, self._templates.network_policy())
+                self._guarded = True
+
+    def _remove_left(self, pool_id: str) -> bool:
+        """Remove what has lost its Deployment, as by ``kubectl delete --cascade=orphan``."""
+        left = self._pods.of(pool_id)
+        if not left:
+            self._applied.pop(pool_id, None)
+            self._refused.pop(pool_id, None)
+            self._hints.forget(pool_id)
+            self._waker.look(pool_id, cannot_create=False)
+            return True
+        if any(not one.ending for one in left):
+            selector = {"labelSelector": f"{names.SELECTOR},{names.RUNTIME}={pool_id}"}
+            for path in (self._sets_path, self._pods_path):
+                self._client.delete(path, {"propagationPolicy": "Background"}, selector)
+        return False
+
+
+def _failed(spec: base.PoolSpec, reason: str, retry_in: float | None = None) -> base.PoolState:
+    return base.PoolState(
+        total=spec.size,
+        available=0,
+        ready=False,
+        failed=True,
+        reason=observe.short(reason),
+        retry_in=retry_in,
+    )
+
+
+def _check_revision(pool_id: str, found: Deployment | None, revision: int) -> None:
+    if found is not None and found.revision > revision:
+        raise exceptions.StaleRevision(
+            f"Pool {pool_id} is at revision {found.revision}, not {revision}.",
+            revision=found.revision,
+        )
+
+
+def _guarded(wanted: Manifest, found: Deployment | None) -> Manifest:
+    """The body with what it must find: the very version that was seen, or nothing.
+
+    A version guards nothing where the name is gone, as applying creates it
+    then; the uid does.
+    """
+    guard = (
+        {"resourceVersion": _ABSENT}
+        if found is None
+        else {"resourceVersion": found.version, "uid": found.uid}
+    )
+    return {**wanted, "metadata": {**wanted["metadata"], **guard}}
+
+
+def _is_conflict(error: exceptions.ClusterRefusal) -> bool:
+    """Whether what was there is not what had been seen. Another uid is told as 422."""
+    return error.status == _CONFLICT or (error.status == 422 and "metadata.uid" in str(error))
+
+
+def _image(found: Deployment) -> str | None:
+    containers = found.spec["template"]["spec"].get("containers") or [{}]
+    image: str | None = containers[0].get("image")
+    return image
+
+
+def _texts(wanted: Manifest) -> Manifest:
+    meta = wanted["metadata"]
+    return {"labels": meta["labels"], "annotations": meta["annotations"]}
+
+
+def _digest(body: Manifest) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

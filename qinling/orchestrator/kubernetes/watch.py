@@ -1,0 +1,165 @@
+"""Following one kind of object on the cluster, for all pools together.
+
+A list in pages, then a watch from its version on, which is resumed where it
+was cut. A version that the server has forgotten (410), or does not know yet
+because it was put back to an older state, means a new list. So does the end of
+a watch that has lasted as long as the slow resync: an event that was lost costs
+that much at most.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from oslo_log import log
+
+from qinling import exceptions
+from qinling.orchestrator.kubernetes import names
+from qinling.orchestrator.kubernetes.client import Client, Watch
+from qinling.orchestrator.kubernetes.seen import Seen
+
+LOG = log.getLogger(__name__)
+
+Object = Mapping[str, Any]
+
+# Objects of one page of a list.
+_PAGE = 500
+# Seconds before a cluster that does not answer is asked again, and the longest pause.
+_BACKOFF = 0.2
+_MAX_BACKOFF = 30.0
+# A watch that lasted so long (seconds) was well.
+_LASTING = 5.0
+_GONE = 410
+
+
+class Watcher:
+    """A thread that keeps a ``Seen`` as the cluster is.
+
+    :param path: of the list. :param synced: called when all that is there is
+        known, and again after each time that it was not. :param relist: seconds
+        after which everything is listed anew, at most.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        seen: Seen[Any],
+        synced: Callable[[], None],
+        relist: float,
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._seen = seen
+        self._synced = synced
+        self._relist = relist
+        self._version: str | None = None
+        self._trouble: str | None = f"{path} has not been listed yet"
+        self._failures = 0
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._watch: Watch | None = None
+        self._thread = threading.Thread(target=self._run, name=f"watch {path}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> None:
+        self._stopping.set()
+        with self._lock:
+            if self._watch is not None:
+                self._watch.close()
+        self._thread.join(timeout)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why what has been seen may be old; None while it is followed."""
+        return self._trouble
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            trouble = self._step()
+            if trouble is None or self._stopping.is_set():
+                continue
+            # A watch that is cut once is no trouble yet.
+            if self._failures or self._version is None:
+                if trouble != self._trouble:
+                    LOG.warning("%s", trouble)
+                self._trouble = trouble
+            bound = min(_BACKOFF * 2.0 ** min(self._failures, 20), _MAX_BACKOFF)
+            self._stopping.wait(random.uniform(bound / 2, bound))  # nosec B311
+            self._failures += 1
+
+    def _step(self) -> str | None:
+        """List where that is due, and follow one watch to its end; what went wrong."""
+        try:
+            if self._version is None:
+                self._list()
+            self._follow()
+        except exceptions.ClusterRefusal as error:
+            self._version = None
+            if error.status == _GONE:
+                return f"What happened to {self._path} meanwhile is forgotten; it is listed anew."
+            return f"{self._path} cannot be watched ({error.status}): {error}"
+        except exceptions.ClusterAway as error:
+            if error.status is not None:
+                # It may be that it does not know the version: it was put back to an older state.
+                self._version = None
+            return str(error)
+        except Exception as error:
+            LOG.exception("The watch of %s begins anew", self._path)
+            self._version = None
+            return f"{self._path} cannot be watched: {error}"
+        return None
+
+    def _list(self) -> None:
+        query = {"labelSelector": names.SELECTOR, "limit": str(_PAGE)}
+        found: list[Object] = []
+        while True:
+            page = self._client.get(self._path, query)
+            found += page.get("items") or []
+            token = page["metadata"].get("continue")
+            if not token:
+                break
+            query["continue"] = token
+        self._seen.replace(found)
+        self._version = page["metadata"]["resourceVersion"]
+
+    def _follow(self) -> None:
+        query = {
+            "labelSelector": names.SELECTOR,
+            "resourceVersion": str(self._version),
+            "allowWatchBookmarks": "true",
+        }
+        # Spread, so that the watches of many engines do not end together.
+        seconds = max(1, int(self._relist * random.uniform(0.5, 1.0)))  # nosec B311
+        began = time.monotonic()
+        with self._client.watch(self._path, query, seconds) as watch:
+            with self._lock:
+                self._watch = watch
+            if self._stopping.is_set():
+                return
+            if self._trouble is not None:
+                self._trouble = None
+                self._synced()
+            try:
+                for event in watch:
+                    self._take(event["type"], event["object"])
+            finally:
+                with self._lock:
+                    self._watch = None
+                if time.monotonic() - began > _LASTING:
+                    self._failures = 0
+            if time.monotonic() - began >= seconds - 1:
+                self._version = None
+
+    def _take(self, kind: str, item: Object) -> None:
+        if kind == "ERROR":
+            raise exceptions.ClusterRefusal(str(item.get("message")), int(item.get("code") or 0))
+        if kind == "DELETED":
+            self._seen.drop(item)
+        elif kind != "BOOKMARK":
+            self._seen.put(item)
+        self._version = item["metadata"]["resourceVersion"]

@@ -1,0 +1,126 @@
+"""A runtime's whole life on a cluster, as its callers see it."""
+
+import json
+from typing import Any
+
+from tests.fixtures.process import wait_until
+from tests.functional.pools.conftest import Site
+
+
+def test_a_runtime_becomes_available_with_a_warm_pool_and_is_deleted_with_it(
+    any_site: Site,
+) -> None:
+    runtime = any_site.create(name="one")
+    assert runtime["status"] == "creating"
+    any_site.client.wait_for(runtime["id"], "available")
+    any_site.wait_whole(runtime["id"])
+    any_site.delete(runtime["id"])
+
+
+def test_an_image_change_rolls_the_pool_over_and_never_empties_it(any_site: Site) -> None:
+    runtime = any_site.create()
+    any_site.wait_whole(runtime["id"])
+    before = any_site.pod_names(runtime["id"])
+    assert (
+        any_site.client.update(runtime["id"], image=any_site.other_image).json()["status"]
+        == "upgrading"
+    )
+
+    def over() -> bool:
+        assert any_site.client.pool(runtime["id"])["available"] == 2
+        return any_site.client.show(runtime["id"])["status"] == "available"
+
+    wait_until(over, 20, "the end of the rollout")
+    any_site.wait_whole(runtime["id"], any_site.other_image)
+    assert not before & any_site.pod_names(runtime["id"])
+    any_site.delete(runtime["id"])
+
+
+def test_lost_workers_are_replaced_and_the_runtime_stays_available(any_site: Site) -> None:
+    runtime = any_site.create()
+    any_site.wait_whole(runtime["id"])
+    before = any_site.pod_names(runtime["id"])
+    for name in before:
+        any_site.cluster.client.delete("pods", name, any_site.namespace)
+
+    def replaced() -> bool:
+        assert any_site.client.show(runtime["id"])["status"] == "available"
+        return len(any_site.pod_names(runtime["id"])) == 2 and not before & any_site.pod_names(
+            runtime["id"]
+        )
+
+    wait_until(replaced, 20, "two other workers")
+    any_site.wait_whole(runtime["id"])
+    any_site.delete(runtime["id"])
+
+
+def test_what_somebody_did_to_a_pool_by_hand_is_put_right(any_site: Site) -> None:
+    runtime = any_site.create()
+    any_site.wait_whole(runtime["id"])
+    name = any_site.deployment_of(runtime["id"])["metadata"]["name"]
+    hands = any_site.cluster.client
+    hands.patch("deployments", name, {"spec": {"replicas": 5}}, any_site.namespace)
+    any_site.wait_whole(runtime["id"])
+    found = any_site.deployment_of(runtime["id"])
+    found["spec"]["template"]["spec"]["containers"][0]["image"] = "crashing"
+    hands.patch(
+        "deployments",
+        name,
+        {"spec": {"template": {"spec": found["spec"]["template"]["spec"]}}},
+        any_site.namespace,
+    )
+    any_site.wait_whole(runtime["id"])
+    hands.delete("deployments", name, any_site.namespace)
+    wait_until(
+        lambda: any_site.client.pool(runtime["id"])["available"] < 2, 20, "the deleted pool noticed"
+    )
+    any_site.wait_whole(runtime["id"])
+    assert any_site.client.show(runtime["id"])["status"] == "available"
+    any_site.delete(runtime["id"])
+
+
+def test_two_runtimes_know_nothing_of_each_other(any_site: Site) -> None:
+    first, second = any_site.create(), any_site.create(image=any_site.other_image)
+    any_site.wait_whole(first["id"])
+    any_site.wait_whole(second["id"], any_site.other_image)
+    any_site.delete(first["id"])
+    any_site.wait_whole(second["id"], any_site.other_image)
+    any_site.delete(second["id"])
+
+
+def test_a_pool_without_a_row_is_removed_and_nothing_is_touched_that_is_not_qinlings(
+    any_site: Site,
+) -> None:
+    runtime = any_site.create()
+    any_site.wait_whole(runtime["id"])
+    found = any_site.deployment_of(runtime["id"])
+    orphan = "6f6f6f6f-0000-4000-8000-000000000001"
+    hands = any_site.cluster.client
+    ours = _copy(found, f"runtime-{orphan}", runtime["id"], orphan)
+    theirs = _copy(found, "somebody-elses", runtime["id"], orphan)
+    # Somebody else's, though it looks much like a pool.
+    del theirs["metadata"]["labels"]["app.kubernetes.io/managed-by"]
+    theirs["spec"]["selector"]["matchLabels"] = {"whose": "theirs"}
+    theirs["spec"]["template"]["metadata"]["labels"] = {"whose": "theirs"}
+    for copy in (ours, theirs):
+        hands.apply(copy)
+    wait_until(
+        lambda: (
+            {one["metadata"]["name"] for one in any_site.deployments()}
+            == {found["metadata"]["name"], "somebody-elses"}
+        ),
+        20,
+        "the orphan's end",
+    )
+    any_site.wait_whole(runtime["id"])
+    hands.delete("deployments", "somebody-elses", any_site.namespace)
+    any_site.delete(runtime["id"])
+
+
+def _copy(found: dict[str, Any], name: str, old: str, new: str) -> dict[str, Any]:
+    """Another pool's Deployment, as an engine that knows its row would have made it."""
+    meta = {key: found["metadata"][key] for key in ("namespace", "labels")}
+    made = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": found["spec"]}
+    copy: dict[str, Any] = json.loads(json.dumps(made).replace(old, new))
+    copy["metadata"]["name"] = name
+    return copy

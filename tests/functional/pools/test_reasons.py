@@ -1,0 +1,185 @@
+"""Why a pool is not as it should be: told in the runtime, and taken back when it is over."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.fixtures.kubernetes import Cluster
+from tests.fixtures.process import wait_until
+from tests.functional.pools.conftest import CLOCK, ETC, IMAGES, Object, Site
+
+QUOTA: Object = {
+    "apiVersion": "v1",
+    "kind": "ResourceQuota",
+    "metadata": {"name": "pods"},
+    "spec": {"hard": {"pods": "2"}},
+}
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster for one test alone, with the gaps between retries as long as they really are."""
+    with Cluster(tmp_path / "cluster", images=IMAGES, clock=CLOCK, backoff=1.0) as found:
+        yield found
+        found.check()
+
+
+def test_a_quota_is_named_and_the_pool_refills_at_once_when_it_is_raised(
+    own_cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(own_cluster)
+    runtime = site.client.create()
+    site.wait_whole(runtime["id"])
+    own_cluster.client.create("resourcequotas", QUOTA, site.namespace)
+    (lost, *_) = site.pod_names(runtime["id"])
+    tight = {"spec": {"hard": {"pods": "1"}}}
+    own_cluster.client.patch("resourcequotas", "pods", tight, site.namespace)
+    own_cluster.client.delete("pods", lost, site.namespace)
+    shown = site.wait_reason(runtime["id"], "quota", "exceeded quota: pods", "limited: pods=1")
+    assert shown["status"] == "available"
+    assert site.client.pool(runtime["id"]) == {"total": 2, "available": 1}
+    # The ReplicaSet has been refused for so long by now that its next try is far away.
+    wait_until(lambda: _refusals(site) >= 6, 60, "a ReplicaSet that was refused often")
+    own_cluster.client.delete("resourcequotas", "pods", site.namespace)
+    site.wait_whole(runtime["id"], timeout=8)
+    wait_until(
+        lambda: site.client.show(runtime["id"])["status_reason"] is None, 10, "the reason gone"
+    )
+
+
+def _refusals(site: Site) -> int:
+    events = site.cluster.client.list("events", site.namespace)
+    return sum(event.get("count", 1) for event in events if event["reason"] == "FailedCreate")
+
+
+def test_a_new_pool_over_its_quota_ends_in_error_and_heals(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site()
+    cluster.client.create(
+        "resourcequotas", QUOTA | {"spec": {"hard": {"pods": "1"}}}, site.namespace
+    )
+    runtime = site.client.create()
+    shown = site.client.wait_for(runtime["id"], "error")
+    assert "the quota of the namespace is used up" in shown["status_reason"]
+    cluster.client.delete("resourcequotas", "pods", site.namespace)
+    shown = site.client.wait_for(runtime["id"], "available")
+    assert shown["status_reason"] is None
+
+
+def test_an_untrusted_runtime_without_a_runtime_class_ends_in_error_at_once(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site()
+    runtime = site.client.create(trusted=False)
+    shown = site.client.wait_for(runtime["id"], "error", timeout=5)
+    assert "untrusted_runtime_class" in shown["status_reason"]
+    assert site.deployments() == []
+    site.delete(runtime["id"])
+
+
+def test_a_runtime_class_that_the_cluster_lacks_is_named_and_used_when_it_is_there(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(kubernetes={"untrusted_runtime_class": "gvisor"})
+    runtime = site.client.create(trusted=False)
+    site.wait_reason(runtime["id"], 'RuntimeClass "gvisor" not found')
+    cluster.client.create("runtimeclasses", {"metadata": {"name": "gvisor"}, "handler": "runsc"})
+    site.wait_whole(runtime["id"])
+    (pod, _) = site.pods(runtime["id"])
+    assert pod["spec"]["runtimeClassName"] == "gvisor"
+    cluster.client.delete("runtimeclasses", "gvisor")
+
+
+def test_a_cluster_without_room_is_told_so(
+    own_cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(own_cluster)
+    own_cluster.cordon("node1")
+    runtime = site.client.create()
+    site.wait_reason(runtime["id"], "no node has room", "0/1 nodes are available")
+    own_cluster.cordon("node1", cordoned=False)
+    site.wait_whole(runtime["id"])
+    wait_until(
+        lambda: site.client.show(runtime["id"])["status_reason"] is None, 10, "the reason gone"
+    )
+
+
+def test_a_crash_loop_is_told_with_its_code_and_the_end_of_its_log_at_once(
+    make_site: Callable[..., Site],
+) -> None:
+    site = make_site(kubernetes={"progress_deadline": "600"})
+    runtime = site.client.create(image="crashing")
+    shown = site.wait_reason(runtime["id"], "exited with code 3", "out of luck", timeout=10)
+    # Long before the deadline.
+    assert shown["status"] == "creating"
+
+
+def test_an_image_that_cannot_be_pulled_is_told_at_once(make_site: Callable[..., Site]) -> None:
+    site = make_site(kubernetes={"progress_deadline": "600"})
+    runtime = site.client.create(image="nowhere/to/be:found")
+    shown = site.wait_reason(
+        runtime["id"], "image nowhere/to/be:found cannot be pulled", timeout=10
+    )
+    assert shown["status"] == "creating"
+
+
+def test_a_missing_permission_is_named_with_its_verb_and_heals(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(start=False)
+    role = next(
+        document
+        for document in yaml.safe_load_all((ETC / "rbac.yaml").read_text())
+        if document["kind"] == "Role"
+    )
+    role["metadata"]["namespace"] = site.namespace
+    less = {
+        **role,
+        "rules": [rule for rule in role["rules"] if "deployments" not in rule["resources"]],
+    }
+    cluster.client.apply(less)
+    site.deployment.start()
+    runtime = site.client.create()
+    shown = site.wait_reason(
+        runtime["id"], "403", 'cannot list resource "deployments"', "qinling-engine"
+    )
+    assert shown["status"] == "creating"
+    cluster.client.apply(role)
+    site.wait_whole(runtime["id"], timeout=60)
+    less = {
+        **role,
+        "rules": [
+            {**rule, "verbs": [verb for verb in rule["verbs"] if verb != "patch"]}
+            for rule in role["rules"]
+        ],
+    }
+    cluster.client.apply(less)
+    assert site.client.update(runtime["id"], image="python3:2").status_code == 200
+    shown = site.wait_reason(runtime["id"], "403", 'cannot patch resource "deployments"')
+    assert shown["status"] == "available"
+    assert shown["image"] == "python3"
+    cluster.client.apply(role)
+    site.wait_whole(runtime["id"], timeout=60)
+
+
+def test_a_namespace_that_is_being_deleted_is_told_and_filled_again_when_it_is_made_anew(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    # The engine's own permissions would go with the namespace.
+    site = make_site(kubernetes={"kubeconfig": str(cluster.kubeconfig())})
+    runtime = site.client.create()
+    site.wait_whole(runtime["id"])
+    # Something of somebody's keeps the namespace from going.
+    stays = {"metadata": {"name": "stays", "finalizers": ["example.org/stays"]}}
+    cluster.client.create("serviceaccounts", stays, site.namespace)
+    cluster.client.delete("namespaces", site.namespace)
+    shown = site.wait_reason(runtime["id"], "403", "being terminated", timeout=30)
+    assert shown["status"] == "available"
+    free = {"metadata": {"finalizers": []}}
+    cluster.client.patch("serviceaccounts", "stays", free, site.namespace)
+    site.wait_reason(runtime["id"], "404", timeout=30)
+    cluster.namespace(site.namespace)
+    site.wait_whole(runtime["id"], timeout=30)

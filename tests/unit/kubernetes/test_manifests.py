@@ -1,0 +1,181 @@
+"""Manifests: what the cluster is sent for a pool, and what never gets into it."""
+
+import json
+from typing import Any
+
+import kubernetes_validate
+import pytest
+from oslo_config import cfg
+
+from qinling.orchestrator.base import PoolSpec
+from qinling.orchestrator.kubernetes import names
+from qinling.orchestrator.kubernetes.manifests import Templates, says
+
+POOL = "0f2b6ac1-3c5e-4b6e-9a43-1f0f3f1f6e11"
+SPEC = PoolSpec(id=POOL, image="registry.example.org/python3:1", size=3, trusted=True, revision=7)
+
+#: Options of `[kubernetes]` that change a manifest.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "a disk for /tmp": {"tmp_medium": "disk"},
+    "user namespaces": {"user_namespaces": True},
+    "a RuntimeClass": {"untrusted_runtime_class": "gvisor"},
+    "secrets to pull with": {"image_pull_secrets": ["registry-key"]},
+    "nobody may call": {"control_plane_pods": {}, "control_plane_cidrs": []},
+    "networks may call": {"control_plane_cidrs": ["192.0.2.0/24", "2001:db8::/64"]},
+    "nothing is blocked": {"blocked_cidrs": []},
+    "a cache of names on each node": {"dns_cidrs": ["169.254.20.10/32"]},
+}
+
+
+def templates(conf: cfg.ConfigOpts, **options: Any) -> Templates:
+    for name, value in options.items():
+        conf.set_override(name, value, group="kubernetes")
+    return Templates(conf)
+
+
+def pod(conf: cfg.ConfigOpts, spec: PoolSpec = SPEC, **options: Any) -> dict[str, Any]:
+    made = templates(conf, **options).deployment(spec, {})
+    return dict(made["spec"]["template"]["spec"])
+
+
+@pytest.mark.parametrize("version", ["1.33", "1.34", "1.35", "1.36"])
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_every_manifest_is_valid_on_the_clusters_of_today(
+    conf: cfg.ConfigOpts, options: dict[str, Any], trusted: bool, version: str
+) -> None:
+    made = templates(conf, **options)
+    spec = PoolSpec(POOL, SPEC.image, 3, trusted, 7)
+    for manifest in (made.deployment(spec, {names.WAKE: "1"}), made.network_policy()):
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_every_worker_meets_the_restricted_pod_security_standard(
+    conf: cfg.ConfigOpts, options: dict[str, Any]
+) -> None:
+    found = pod(conf, **options)
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        assert field not in found
+    assert [list(volume) for volume in found["volumes"]] == [["name", "emptyDir"]]
+    assert found["securityContext"]["runAsNonRoot"] is True
+    assert found["securityContext"]["runAsUser"] > 0
+    assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = found["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert all("hostPort" not in port for port in container["ports"])
+
+
+def test_a_worker_gets_nothing_of_the_cluster(conf: cfg.ConfigOpts) -> None:
+    found = pod(conf)
+    assert found["automountServiceAccountToken"] is False
+    assert found["enableServiceLinks"] is False
+    environment = {entry["name"] for entry in found["containers"][0]["env"]}
+    assert environment == {"QINLING_WORKER_ID", "QINLING_WORKER_HOST", "QINLING_WORKER_PORT"}
+
+
+def test_requests_are_below_limits_so_that_a_resize_keeps_the_class(conf: cfg.ConfigOpts) -> None:
+    resources = pod(conf, startup_cpu=2000, cpu_request=10, worker_memory=960)["containers"][0][
+        "resources"
+    ]
+    assert resources == {
+        "requests": {"cpu": "10m", "memory": "32Mi"},
+        # As the API server writes them: 2000m and 1024Mi would come back as another text.
+        "limits": {"cpu": "2", "memory": "1Gi"},
+    }
+
+
+def test_a_tmp_in_memory_is_added_to_the_limit_and_one_on_disk_is_not(
+    conf: cfg.ConfigOpts,
+) -> None:
+    for medium, limit in (("memory", "128Mi"), ("disk", "64Mi")):
+        found = pod(conf, tmp_medium=medium, tmp_size=64, worker_memory=64)
+        assert found["containers"][0]["resources"]["limits"]["memory"] == limit
+        assert found["volumes"][0]["emptyDir"]["sizeLimit"] == "64Mi"
+        assert found["volumes"][0]["emptyDir"].get("medium") == (
+            "Memory" if medium == "memory" else None
+        )
+
+
+def test_a_worker_has_time_to_end_the_longest_function(conf: cfg.ConfigOpts) -> None:
+    conf.set_override("max_timeout", 900, group="resource_limits")
+    assert pod(conf)["terminationGracePeriodSeconds"] == 910
+
+
+def test_only_untrusted_runtimes_get_the_runtime_class(conf: cfg.ConfigOpts) -> None:
+    untrusted = PoolSpec(POOL, SPEC.image, 3, False, 7)
+    options = {"untrusted_runtime_class": "gvisor"}
+    assert pod(conf, untrusted, **options)["runtimeClassName"] == "gvisor"
+    assert "runtimeClassName" not in pod(conf, SPEC, **options)
+
+
+def test_a_rollout_never_takes_a_worker_before_its_successor_is_there(
+    conf: cfg.ConfigOpts,
+) -> None:
+    strategy = templates(conf).deployment(SPEC, {})["spec"]["strategy"]
+    assert strategy["rollingUpdate"]["maxUnavailable"] == 0
+
+
+def test_a_new_revision_alone_starts_no_worker_anew(conf: cfg.ConfigOpts) -> None:
+    made = templates(conf)
+    first = made.deployment(SPEC, {})
+    second = made.deployment(PoolSpec(POOL, SPEC.image, 3, True, 8), {})
+    assert first["spec"]["template"] == second["spec"]["template"]
+    assert first["metadata"] != second["metadata"]
+
+
+def test_another_attempt_starts_workers_anew(conf: cfg.ConfigOpts) -> None:
+    made = templates(conf)
+    first = made.deployment(SPEC, {})
+    again = made.deployment(SPEC, {names.ATTEMPT: "8"})
+    assert first["spec"]["template"] != again["spec"]["template"]
+    # It is no other configuration, of which another engine would be told.
+    key = names.CONFIGURATION
+    assert first["metadata"]["annotations"][key] == again["metadata"]["annotations"][key]
+
+
+def test_all_that_is_the_users_is_the_image(conf: cfg.ConfigOpts) -> None:
+    text = json.dumps(templates(conf).deployment(SPEC, {}))
+    assert text.count(SPEC.image) == 1
+    assert text.count(POOL) >= 3
+
+
+def test_nobody_gets_to_a_worker_who_is_not_named(conf: cfg.ConfigOpts) -> None:
+    policy = templates(conf, control_plane_pods={}, control_plane_cidrs=[]).network_policy()
+    assert policy["spec"]["podSelector"] == {}
+    assert "Ingress" in policy["spec"]["policyTypes"]
+    assert "ingress" not in policy["spec"]
+
+
+def test_workers_get_into_the_world_but_not_to_the_cluster_or_the_metadata_service(
+    conf: cfg.ConfigOpts,
+) -> None:
+    policy = templates(conf, blocked_cidrs=["10.0.0.0/8", "fc00::/7"]).network_policy()
+    dns, world = policy["spec"]["egress"]
+    assert {port["port"] for port in dns["ports"]} == {53}
+    v4, v6 = (peer["ipBlock"] for peer in world["to"])
+    assert v4 == {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "169.254.0.0/16"]}
+    assert v6 == {"cidr": "::/0", "except": ["fc00::/7", "fe80::/10"]}
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "same"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": 1}, False),
+        (None, {}, True),
+        (None, [], True),
+        ([1, 2], [1], False),
+        ([{"name": "x", "v": 1, "w": 2}, {"name": "y"}], [{"name": "x", "v": 1}], True),
+        ([{"name": "y"}], [{"name": "x"}], False),
+        ({"a": None}, {"a": False}, False),
+    ],
+)
+def test_what_the_server_fills_in_is_no_difference(there: Any, wanted: Any, same: bool) -> None:
+    assert says(there, wanted) is same

@@ -1,0 +1,269 @@
+"""What objects say of a pool: given these objects, this is how it stands."""
+
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from qinling.orchestrator.base import PoolState
+from qinling.orchestrator.kubernetes import observe
+from qinling.orchestrator.kubernetes.manifests import Templates
+from tests.unit.kubernetes.objects import (
+    LATE,
+    SPEC,
+    Object,
+    deployment,
+    pod,
+    refused,
+    waiting,
+)
+
+EMPTY = {"replicas": 2, "updatedReplicas": 2, "unavailableReplicas": 2}
+HALF = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 1}
+
+PULL = (
+    'failed to pull and unpack image "docker.io/x/y:1": failed to resolve reference '
+    '"docker.io/x/y:1": not found'
+)
+CAUSE = 'failed to resolve reference "docker.io/x/y:1": not found'
+ENDED = {"terminated": {"exitCode": 3, "reason": "Error"}}
+
+
+def state(
+    conf: cfg.ConfigOpts, found: Object | None, *pods: Object, hints: dict[str, str] | None = None
+) -> PoolState:
+    return observe.state(
+        SPEC,
+        None if found is None else observe.deployment(found),
+        [observe.pod(one) for one in pods],
+        hints or {},
+    )
+
+
+@pytest.fixture
+def templates(conf: cfg.ConfigOpts) -> Templates:
+    return Templates(conf)
+
+
+def test_a_pool_that_is_not_there_has_nothing(conf: cfg.ConfigOpts) -> None:
+    assert state(conf, None) == PoolState(total=2, available=0, ready=False)
+
+
+def test_a_pool_is_ready_when_all_of_this_revision_are_and_nothing_older_is_left(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    assert state(conf, deployment(templates)) == PoolState(total=2, available=2, ready=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"observed": 2},
+        {"counts": {"replicas": 3, "updatedReplicas": 2, "availableReplicas": 3}},
+        {"counts": {"replicas": 2, "updatedReplicas": 1, "availableReplicas": 2}},
+        {"counts": HALF},
+        {"counts": {"replicas": 4, "updatedReplicas": 4, "availableReplicas": 4}},
+        {"deletionTimestamp": "2026-01-31T12:00:00Z"},
+    ],
+    ids=["not observed", "one more is ending", "rolling", "one is missing", "too many", "deleted"],
+)
+def test_a_pool_is_not_ready_before(
+    conf: cfg.ConfigOpts, templates: Templates, changes: dict[str, Any]
+) -> None:
+    found = state(conf, deployment(templates, **changes))
+    assert not found.ready
+    assert not found.failed
+
+
+def test_what_was_said_of_an_older_revision_or_generation_does_not_count(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    older = SPEC.__class__(SPEC.id, SPEC.image, SPEC.size, True, SPEC.revision - 1)
+    late = state(conf, deployment(templates, older, LATE, counts=EMPTY))
+    unobserved = state(conf, deployment(templates, SPEC, LATE, counts=EMPTY, observed=2))
+    for found in (late, unobserved):
+        assert found == PoolState(total=2, available=0, ready=False)
+
+
+def test_a_pool_that_is_late_has_failed(conf: cfg.ConfigOpts, templates: Templates) -> None:
+    found = state(conf, deployment(templates, SPEC, LATE, counts=HALF))
+    assert found.failed
+    assert found.available == 1
+    assert "did not become ready in time" in (found.reason or "")
+
+
+def test_a_pool_that_was_whole_and_lost_a_worker_has_not_failed(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    found = state(conf, deployment(templates, counts=HALF))
+    assert (found.failed, found.reason, found.available) == (False, None, 1)
+
+
+#: Of a pod: what is told of it.
+PODS: dict[str, tuple[Object, str]] = {
+    "the image cannot be pulled": (
+        waiting("ErrImagePull", PULL),
+        f"image python3 cannot be pulled: {CAUSE}",
+    ),
+    "nor the next time": (
+        waiting("ImagePullBackOff", f'Back-off pulling image "x/y:1": ErrImagePull: {PULL}'),
+        f"image python3 cannot be pulled: {CAUSE}",
+    ),
+    "the image's name is none": (
+        waiting("InvalidImageName", 'couldn\'t parse image name "A": invalid'),
+        "image python3 cannot be pulled: couldn't parse image name",
+    ),
+    "it exits": (
+        {"containerStatuses": [{"state": ENDED, "restartCount": 0}]},
+        "the worker of image python3 does not stay up: it exited with code 3",
+    ),
+    "it exits again and again": (
+        waiting("CrashLoopBackOff", "back-off 10s", lastState=ENDED, restartCount=4),
+        "does not stay up: it exited with code 3",
+    ),
+    "it needs more memory": (
+        waiting("CrashLoopBackOff", lastState={"terminated": {"reason": "OOMKilled"}}),
+        "does not stay up: it needs more memory than [kubernetes] worker_memory",
+    ),
+    "it cannot be run": (
+        {
+            "containerStatuses": [
+                {
+                    "state": {
+                        "terminated": {
+                            "exitCode": 128,
+                            "reason": "StartError",
+                            "message": "exec: no such file",
+                        }
+                    }
+                }
+            ]
+        },
+        "does not stay up: exec: no such file",
+    ),
+    "it cannot be configured": (
+        waiting(
+            "CreateContainerConfigError", "container has runAsNonRoot and image will run as root"
+        ),
+        "a worker cannot be started: CreateContainerConfigError: container has runAsNonRoot",
+    ),
+    "no node has room": (
+        {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: 1 Insufficient cpu.",
+                }
+            ]
+        },
+        "no node has room for a worker: 0/1 nodes are available: 1 Insufficient cpu.",
+    ),
+    "it was evicted": (
+        {
+            "phase": "Failed",
+            "reason": "Evicted",
+            "message": "The node was low on resource: memory.",
+        },
+        "a worker was lost: Evicted: The node was low on resource: memory.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "words"), PODS.values(), ids=PODS)
+def test_a_pod_in_trouble_says_why(
+    conf: cfg.ConfigOpts, templates: Templates, status: Object, words: str
+) -> None:
+    found = state(conf, deployment(templates, counts=EMPTY), pod(**status))
+    assert words in (found.reason or "")
+
+
+@pytest.mark.parametrize(
+    "status", [{}, waiting("ContainerCreating"), waiting("PodInitializing")], ids=str
+)
+def test_a_pod_that_is_only_starting_is_no_trouble(
+    conf: cfg.ConfigOpts, templates: Templates, status: Object
+) -> None:
+    assert state(conf, deployment(templates, counts=EMPTY), pod(**status)).reason is None
+
+
+def test_a_pod_that_came_up_after_all_is_no_trouble_any_more(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    status = {
+        "conditions": [{"type": "Ready", "status": "True"}],
+        "containerStatuses": [{"state": {"running": {}}, "lastState": ENDED, "restartCount": 2}],
+    }
+    assert state(conf, deployment(templates, counts=HALF), pod(**status)).reason is None
+
+
+def test_the_pod_that_was_made_last_is_the_one_that_counts(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    old = pod("old", created="2026-01-31T12:00:00Z", **waiting("ErrImagePull", "the old image"))
+    new = pod("new", created="2026-01-31T12:00:09Z", **waiting("ErrImagePull", "the new image"))
+    for order in ((old, new), (new, old)):
+        found = state(conf, deployment(templates, counts=EMPTY), *order)
+        assert "the new image" in (found.reason or "")
+
+
+def test_pods_that_are_ending_or_claimed_keep_no_pool_from_anything(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    ending = pod("ending", **waiting("ErrImagePull", PULL))
+    ending["metadata"]["deletionTimestamp"] = "2026-01-31T12:00:00Z"
+    claimed = pod("claimed", **waiting("CrashLoopBackOff"))
+    claimed["metadata"]["labels"]["qinling.openstack.org/state"] = "claimed"
+    assert state(conf, deployment(templates, counts=EMPTY), ending, claimed).reason is None
+
+
+REFUSALS = {
+    "exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4": (
+        "the quota of the namespace is used up: exceeded quota: q"
+    ),
+    'violates PodSecurity "restricted:latest": privileged': (
+        "the pod security of the namespace refuses the workers: violates PodSecurity"
+    ),
+    'pod rejected: RuntimeClass "gvisor" not found': (
+        'the cluster lacks what isolates untrusted workers: RuntimeClass "gvisor" not found'
+    ),
+    "the node wants a password": (
+        "the cluster refuses to create workers: the node wants a password"
+    ),
+}
+
+
+@pytest.mark.parametrize(("message", "words"), REFUSALS.items())
+def test_a_replica_set_that_may_create_no_pod_says_why_and_names_no_pod(
+    conf: cfg.ConfigOpts, templates: Templates, message: str, words: str
+) -> None:
+    found = state(conf, deployment(templates, SPEC, refused(message), counts=HALF))
+    assert words in (found.reason or "")
+    assert "abcde" not in (found.reason or "")
+
+
+def test_the_end_of_the_log_is_told_with_a_crash(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    crashed = pod(**waiting("CrashLoopBackOff", lastState=ENDED))
+    hints = {"uid-of-pod-1": "Traceback | ImportError: flask"}
+    found = state(conf, deployment(templates, counts=EMPTY), crashed, hints=hints)
+    assert (found.reason or "").endswith("the end of its log: Traceback | ImportError: flask")
+
+
+def test_a_reason_is_one_short_line(conf: cfg.ConfigOpts, templates: Templates) -> None:
+    status = waiting("ErrImagePull", "two\nlines\x1b[31m and " + "x" * 5000)
+    reason = state(conf, deployment(templates, counts=EMPTY), pod(**status)).reason or ""
+    assert reason.isprintable()
+    assert len(reason) < 700
+
+
+def test_pods_that_differ_only_in_how_far_they_are_are_equal() -> None:
+    first = observe.pod(pod(**waiting("ContainerCreating")))
+    ready = observe.pod(pod(conditions=[{"type": "Ready", "status": "True"}]))
+    broken = observe.pod(pod(**waiting("ErrImagePull", PULL)))
+    again = observe.pod(
+        pod(**waiting("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {PULL}'))
+    )
+    assert first == ready != broken == again

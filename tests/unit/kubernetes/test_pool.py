@@ -1,0 +1,431 @@
+"""The driver: given what was asked for and what is there, these are its calls and its answer."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from qinling import exceptions
+from qinling.orchestrator.kubernetes import names, pool, wake
+from qinling.orchestrator.kubernetes.manifests import Templates
+from qinling.orchestrator.kubernetes.pool import KubernetesOrchestrator
+from tests.unit.kubernetes.objects import (
+    LATE,
+    POOL,
+    SPEC,
+    Object,
+    deployment,
+    pod,
+    refused,
+    waiting,
+)
+
+OF_POOL = f"/apis/apps/v1/namespaces/qinling/deployments/runtime-{POOL}"
+OF_POLICY = "/apis/networking.k8s.io/v1/namespaces/qinling/networkpolicies/qinling-workers"
+
+
+class Api:
+    """A double of the client: it notes what is sent, and answers as a test says.
+
+    :ivar errors: raised by the next calls, by method.
+    :ivar there: what `get` finds by path.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.bodies: list[Object] = []
+        self.errors: dict[str, list[Exception]] = {}
+        self.there: dict[str, Object] = {}
+        self._versions = iter(range(1000, 2000))
+
+    def _note(self, method: str, path: str, body: Object | None = None) -> None:
+        self.calls.append((method, path))
+        self.bodies.append(body or {})
+        if self.errors.get(method):
+            raise self.errors[method].pop(0)
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
+        self._note("get", path)
+        if path not in self.there:
+            raise exceptions.ClusterRefusal("not found", 404)
+        return self.there[path]
+
+    def apply(self, path: str, body: Object) -> Object:
+        self._note("apply", path, body)
+        made: Object = json.loads(json.dumps(body))
+        made["metadata"] |= {
+            "uid": "uid-of-deployment",
+            "resourceVersion": str(next(self._versions)),
+            "generation": 4,
+        }
+        return made
+
+    def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
+        self._note("delete", path, options)
+
+    def text(self, path: str, query: Mapping[str, str]) -> str:
+        self._note("text", path)
+        return "starting\nout of luck\n"
+
+    def server(self) -> str:
+        return "the cluster"
+
+
+class Followed:
+    """A double of a watcher: what is seen is what a test has put there."""
+
+    trouble: str | None = None
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def templates(conf: cfg.ConfigOpts) -> Templates:
+    return Templates(conf)
+
+
+@pytest.fixture
+def make(
+    conf: cfg.ConfigOpts, api: Api, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., KubernetesOrchestrator]:
+    """Makes drivers that have seen these objects."""
+    monkeypatch.setattr(pool, "Watcher", lambda *_: Quiet())
+
+    def make(*seen: Object) -> KubernetesOrchestrator:
+        driver = KubernetesOrchestrator(conf)
+        driver._client = api  # type: ignore[assignment]
+        driver._hints._client = api  # type: ignore[assignment]
+        driver.start(told.append)
+        for item in seen:
+            kind = driver._deployments if "spec" in item else driver._pods
+            kind.put(item)  # type: ignore[attr-defined]
+        told.clear()
+        return driver
+
+    return make
+
+
+class Quiet(Followed):
+    def start(self) -> None:
+        """It follows nothing."""
+
+
+def test_a_pool_that_is_not_there_is_created_where_nothing_is(
+    make: Callable[..., KubernetesOrchestrator], api: Api
+) -> None:
+    state = make().apply(SPEC)
+    assert api.calls == [("apply", OF_POLICY), ("apply", OF_POOL)]
+    # No object has this version: had somebody made one meanwhile, it would be a conflict.
+    assert api.bodies[1]["metadata"]["resourceVersion"] == "1"
+    assert (state.total, state.available, state.ready, state.failed) == (2, 0, False, False)
+
+
+def test_a_pool_that_is_as_it_should_be_costs_no_call(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    for _ in range(3):
+        assert driver.apply(SPEC).ready
+    assert api.calls == []
+
+
+def test_what_a_server_writes_in_another_way_is_sent_only_once(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make()
+    driver.apply(SPEC)
+    found = deployment(templates, generation=4, version="1005")
+    found["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = "1000m"
+    driver._deployments.put(found)
+    api.calls.clear()
+    for _ in range(3):
+        driver.apply(SPEC)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found["spec"].update(replicas=7),
+        lambda found: found["spec"]["template"]["spec"]["containers"][0].update(image="other"),
+        lambda found: found["spec"]["template"]["spec"].update(automountServiceAccountToken=True),
+        lambda found: found["metadata"]["annotations"].pop(names.REVISION),
+        lambda found: found["metadata"]["labels"].pop("app.kubernetes.io/part-of"),
+    ],
+    ids=["replicas", "image", "token", "revision", "label"],
+)
+def test_what_was_changed_by_hand_is_put_right(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    templates: Templates,
+    change: Callable[[Object], object],
+) -> None:
+    driver = make(deployment(templates))
+    driver.apply(SPEC)
+    found = deployment(templates, generation=4, version="101")
+    change(found)
+    driver._deployments.put(found)
+    driver.apply(SPEC)
+    assert api.calls[-1] == ("apply", OF_POOL)
+    assert api.bodies[-1]["metadata"]["resourceVersion"] == "101"
+    assert api.bodies[-1]["metadata"]["uid"] == "uid-of-deployment"
+
+
+def test_a_newer_pool_is_told_and_left_alone(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates, replace(SPEC, revision=6)))
+    with pytest.raises(exceptions.StaleRevision) as caught:
+        driver.apply(SPEC)
+    assert caught.value.revision == 6
+    with pytest.raises(exceptions.StaleRevision):
+        driver.remove(POOL, 5)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.ClusterRefusal("the object has been modified", 409),
+        exceptions.ClusterRefusal("x is invalid: metadata.uid: field is immutable", 422),
+    ],
+)
+def test_who_was_overtaken_looks_anew_and_tries_again(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    templates: Templates,
+    error: exceptions.ClusterRefusal,
+) -> None:
+    driver = make(deployment(templates, replace(SPEC, revision=4)))
+    api.errors["apply"] = [exceptions.ClusterAway("lost"), error]
+    api.there[OF_POOL] = deployment(templates, replace(SPEC, revision=6), version="200")
+    with pytest.raises(exceptions.ClusterAway):
+        driver.apply(SPEC)
+    with pytest.raises(exceptions.PoolBusy):
+        driver.apply(SPEC)
+    with pytest.raises(exceptions.StaleRevision):
+        driver.apply(SPEC)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_what_the_cluster_refuses_has_failed_and_is_not_asked_for_all_the_time(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    driver = make()
+    driver._guarded = True
+    api.errors["apply"] = [exceptions.ClusterRefusal("it is not allowed", status)] * 2
+    first = driver.apply(SPEC)
+    assert first.failed
+    assert first.reason == f"the cluster refuses the pool ({status}): it is not allowed"
+    assert driver.apply(SPEC).reason == first.reason
+    assert len(api.calls) == 1
+    now[0] += first.retry_in or 0
+    second = driver.apply(SPEC)
+    assert (second.retry_in or 0) > (first.retry_in or 0)
+    # Something else is asked for at once.
+    driver.apply(replace(SPEC, image="python3:2", revision=6))
+    assert len(api.calls) == 3
+
+
+def test_no_worker_is_started_before_the_policy_stands(
+    make: Callable[..., KubernetesOrchestrator], api: Api
+) -> None:
+    driver = make()
+    api.errors["apply"] = [exceptions.ClusterRefusal("cannot patch networkpolicies", 403)]
+    state = driver.apply(SPEC)
+    assert state.failed
+    assert "networkpolicies" in (state.reason or "")
+    assert api.calls == [("apply", OF_POLICY)]
+
+
+def test_an_untrusted_runtime_without_a_class_is_never_sent(
+    make: Callable[..., KubernetesOrchestrator], api: Api
+) -> None:
+    state = make().apply(replace(SPEC, trusted=False))
+    assert state.failed
+    assert "untrusted_runtime_class" in (state.reason or "")
+    assert api.calls == []
+
+
+def test_while_the_cluster_is_away_nothing_is_sent_and_then_all_that_waited_is_told(
+    make: Callable[..., KubernetesOrchestrator], api: Api, told: list[str]
+) -> None:
+    driver = make()
+    driver._watchers[0].trouble = "the cluster does not answer"  # type: ignore[misc]
+    for call in (
+        lambda: driver.apply(SPEC),
+        lambda: driver.remove(POOL, 5),
+        driver.pools,
+    ):
+        with pytest.raises(exceptions.ClusterAway, match="does not answer"):
+            call()
+    assert api.calls == []
+    driver._synced()
+    assert told == []
+    driver._watchers[0].trouble = None  # type: ignore[misc]
+    driver._synced()
+    assert told == [POOL]
+
+
+def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    templates: Templates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(wake.time, "monotonic", lambda: now[0])
+    full = refused("exceeded quota: q")
+    counts: dict[str, Any] = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+    driver = make(deployment(templates, SPEC, full, counts=counts))
+    driver._guarded = True
+    first = driver.apply(SPEC)
+    assert first.retry_in == pytest.approx(5.0)
+    assert api.calls == []
+    now[0] += 5.0
+    driver.apply(SPEC)
+    assert api.calls == [("apply", OF_POOL)]
+    woken = api.bodies[-1]["metadata"]["annotations"][names.WAKE]
+    # It is kept from then on: taking it away would be a change, too.
+    driver._deployments.put(
+        deployment(
+            templates,
+            SPEC,
+            full,
+            counts=counts,
+            version="2000",
+            generation=5,
+            carried={names.WAKE: woken},
+        )
+    )
+    driver.apply(SPEC)
+    assert len(api.calls) == 1
+    now[0] += 5.0
+    driver.apply(SPEC)
+    assert api.bodies[-1]["metadata"]["annotations"][names.WAKE] != woken
+
+
+def test_what_failed_and_is_asked_for_again_gets_new_workers(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    failed = deployment(templates, SPEC, LATE, counts={"replicas": 2, "updatedReplicas": 2})
+    for spec, attempt in (
+        (replace(SPEC, revision=6), "6"),
+        # Another image has other workers anyway, and one that is gone back to keeps its own.
+        (replace(SPEC, revision=6, image="python3:2"), None),
+    ):
+        driver = make(failed)
+        driver.apply(spec)
+        annotations = api.bodies[-1]["spec"]["template"]["metadata"]["annotations"]
+        assert annotations.get(names.ATTEMPT) == attempt
+
+
+def test_a_crash_is_told_with_its_log_which_is_read_once(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    ended = {"terminated": {"exitCode": 3}}
+    crashed = pod(**waiting("CrashLoopBackOff", lastState=ended, restartCount=2))
+    driver = make(deployment(templates, counts={"replicas": 2, "updatedReplicas": 2}), crashed)
+    for _ in range(3):
+        assert "starting | out of luck" in (driver.apply(SPEC).reason or "")
+    assert api.calls == [("text", "/api/v1/namespaces/qinling/pods/pod-1/log")]
+
+
+def test_a_pool_is_deleted_with_all_that_is_its_own_and_gone_when_nothing_is_left(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    found = deployment(templates)
+    driver = make(found, pod())
+    assert driver.remove(POOL, 6) is False
+    assert api.calls == [("delete", OF_POOL)]
+    assert api.bodies[-1] == {
+        "propagationPolicy": "Foreground",
+        "preconditions": {"uid": "uid-of-deployment"},
+    }
+    ending = deployment(templates, version="101", deletionTimestamp="2026-01-31T12:00:00Z")
+    driver._deployments.put(ending)
+    assert driver.remove(POOL, 6) is False
+    assert len(api.calls) == 1
+    driver._pods.drop(pod())
+    driver._deployments.drop(ending)
+    assert driver.remove(POOL, 6) is True
+    # What the watch has not seen may be there all the same.
+    assert api.calls[1:] == [("get", OF_POOL)]
+
+
+def test_a_pool_that_the_watch_has_not_seen_yet_is_deleted_too(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    api.there[OF_POOL] = deployment(templates)
+    assert make().remove(POOL, 6) is False
+    assert api.calls == [("get", OF_POOL), ("delete", OF_POOL)]
+
+
+def test_somebody_elses_deployment_under_that_name_is_left_alone(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    api.there[OF_POOL] = deployment(templates, labels={"app": "theirs"})
+    with pytest.raises(exceptions.ClusterRefusal, match="does not carry Qinling's labels"):
+        make().remove(POOL, 6)
+    assert ("delete", OF_POOL) not in api.calls
+
+
+def test_workers_that_lost_their_deployment_are_removed_with_what_keeps_them(
+    make: Callable[..., KubernetesOrchestrator], api: Api
+) -> None:
+    driver = make(pod())
+    assert driver.pools() == [POOL]
+    assert driver.remove(POOL, None) is False
+    assert [path.rpartition("/")[2] for method, path in api.calls if method == "delete"] == [
+        "replicasets",
+        "pods",
+    ]
+    driver._pods.drop(pod())
+    assert driver.remove(POOL, None) is True
+
+
+def test_another_engine_with_another_configuration_is_not_fought(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    conf: cfg.ConfigOpts,
+    templates: Templates,
+) -> None:
+    driver = make()
+    driver.apply(SPEC)
+    conf.set_override("worker_memory", 96, group="kubernetes")
+    theirs = deployment(Templates(conf), generation=5, version="1500")
+    conf.clear_override("worker_memory", group="kubernetes")
+    driver._deployments.put(theirs)
+    api.calls.clear()
+    for _ in range(3):
+        assert driver.apply(SPEC).ready
+    assert api.calls == []
+
+
+def test_a_pool_that_was_put_back_with_its_cluster_is_no_other_engines(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make()
+    driver.apply(SPEC)
+    older = replace(SPEC, image="python3:0", revision=4)
+    driver._deployments.replace([deployment(templates, older, generation=2, version="7")])
+    driver.apply(SPEC)
+    assert api.calls[-1] == ("apply", OF_POOL)
+    assert api.bodies[-1]["metadata"]["resourceVersion"] == "7"
