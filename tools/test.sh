@@ -2,7 +2,7 @@
 # Runs all tests, or those that the arguments, which go to pytest, ask for. Installs first what they
 # need: the project with what its tests and its documentation require, Keystone and OpenStack's
 # client (each in a virtual environment of the checkout), and from Debian's packages the servers of
-# MariaDB and RabbitMQ, and systemd, which need not run, for its check of units.
+# MariaDB and RabbitMQ, openssl, and systemd, which need not run, for its check of units.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/venv.sh
@@ -13,7 +13,8 @@ make_venv .venv-keystone 'Keystone' base tools/constraints-keystone.txt \
     -- -c tools/constraints-keystone.txt keystone waitress
 make_venv .venv-client "OpenStack's client" base tools/constraints-client.txt \
     -- -c tools/constraints-client.txt python-openstackclient python-qinlingclient
-debian_packages 'the database, the broker and the check of units' mariadb-server rabbitmq-server systemd
+debian_packages 'the database, the broker, certificates and the check of units' \
+    mariadb-server rabbitmq-server openssl systemd
 unlock
 
 exec .venv/bin/python -m pytest "$@"
