@@ -155,7 +155,7 @@ class Reconciler:
                 pause = _backoff(slot.busy - _BUSY_TRIES)
                 self._tell(key, error, pause)
         except Exception as error:
-            pause, failed = _backoff(slot.failures), True
+            pause, failed = max(_backoff(slot.failures), _asked_for(error)), True
             self._tell(key, error, pause)
         with self._condition:
             slot.active = False
@@ -181,3 +181,9 @@ def _backoff(failures: int) -> float:
     """Full-jitter exponential back-off, never under half of its bound."""
     bound = min(_BACKOFF * 2.0 ** min(failures, 20), _MAX_BACKOFF)
     return random.uniform(bound / 2, bound)  # nosec B311
+
+
+def _asked_for(error: Exception) -> float:
+    """Seconds for which whoever refused wants to be left alone."""
+    asked = error.retry_after if isinstance(error, exceptions.OrchestratorError) else None
+    return min(float(asked or 0), _MAX_BACKOFF)

@@ -58,6 +58,8 @@ class Watcher:
         self._version: str | None = None
         self._trouble: str | None = f"{path} has not been listed yet"
         self._failures = 0
+        # Seconds for which the server wants to be left alone.
+        self._asked_for = 0.0
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._watch: Watch | None = None
@@ -80,6 +82,7 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            self._asked_for = 0.0
             trouble = self._step()
             if trouble is None or self._stopping.is_set():
                 continue
@@ -89,7 +92,8 @@ class Watcher:
                     LOG.warning("%s", trouble)
                 self._trouble = trouble
             bound = min(_BACKOFF * 2.0 ** min(self._failures, 20), _MAX_BACKOFF)
-            self._stopping.wait(random.uniform(bound / 2, bound))  # nosec B311
+            pause = random.uniform(bound / 2, bound)  # nosec B311
+            self._stopping.wait(max(pause, self._asked_for))
             self._failures += 1
 
     def _step(self) -> str | None:
@@ -104,6 +108,7 @@ class Watcher:
                 return f"What happened to {self._path} meanwhile is forgotten; it is listed anew."
             return f"{self._path} cannot be watched ({error.status}): {error}"
         except exceptions.ClusterAway as error:
+            self._asked_for = min(error.retry_after or 0, _MAX_BACKOFF)
             if error.status is not None:
                 # It may be that it does not know the version: it was put back to an older state.
                 self._version = None

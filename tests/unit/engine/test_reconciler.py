@@ -330,6 +330,27 @@ def test_a_pool_that_stays_busy_is_told_and_asked_less_often(
     assert "held by somebody who hangs" in caplog.text
 
 
+@pytest.mark.parametrize(("asked", "told"), [(7, "again in 7.0 s"), (9999, "again in 60.0 s")])
+def test_who_asks_to_be_left_alone_for_a_while_is(
+    make: Callable[[int], Reconciler],
+    work: Work,
+    pauses: list[tuple[float, float]],
+    caplog: pytest.LogCaptureFixture,
+    asked: int,
+    told: str,
+) -> None:
+    reconciler = make(1)
+
+    def refuse() -> float | None:
+        raise exceptions.ClusterAway("too many requests", 429, retry_after=asked)
+
+    work.does["a"] = refuse
+    reconciler.add(key("a"))
+    reconciler.start()
+    wait_until(lambda: told in caplog.text, DEADLINE, "the pause told")
+    assert work.looks == ["a"]
+
+
 def test_what_nobody_expected_is_logged_with_its_traceback_and_ends_no_thread(
     make: Callable[[int], Reconciler],
     work: Work,
