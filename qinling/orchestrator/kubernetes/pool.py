@@ -82,6 +82,7 @@ class KubernetesOrchestrator:
         self._refused: dict[str, _Refused] = {}
         # Pools that were asked for while the cluster was away.
         self._waiting: set[str] = set()
+        self._waiting_lock = threading.Lock()
 
     def start(self, notify: base.Notify) -> None:
         self._notify = notify
@@ -109,6 +110,7 @@ class KubernetesOrchestrator:
         if not (spec.trusted or self._untrusted):
             return _failed(
                 spec,
+                None,
                 "the runtime is not trusted, and there is no [kubernetes] "
                 "untrusted_runtime_class to isolate its workers",
             )
@@ -118,7 +120,8 @@ class KubernetesOrchestrator:
         if found is None or not found.ending:
             refusal = self._settle(spec, found)
             if refusal is not None:
-                return _failed(spec, refusal.reason, max(refusal.until - time.monotonic(), 0.1))
+                pause = max(refusal.until - time.monotonic(), 0.1)
+                return _failed(spec, found, refusal.reason, pause)
             found = self._find(spec.id)
         pods = self._pods.of(spec.id)
         hints = self._hints.of(spec.id, observe.starting(pods))
@@ -155,7 +158,7 @@ class KubernetesOrchestrator:
         return f"{self._deployments_path}/{names.deployment(pool_id)}"
 
     def _find(self, pool_id: str) -> Deployment | None:
-        return next(iter(self._deployments.of(pool_id)), None)
+        return self._deployments.get(pool_id, names.deployment(pool_id))
 
     def _look(self, pool_id: str) -> Deployment | None:
         """Ask the cluster itself, past the watch."""
@@ -185,20 +188,24 @@ class KubernetesOrchestrator:
     def _check_followed(self, pool_id: str | None) -> None:
         """:raises ClusterAway: what has been seen may be old."""
         # Before the look at the watches, so that their next word reaches whoever is refused here.
-        if pool_id is not None:
-            self._waiting.add(pool_id)
+        self._note(pool_id, waits=True)
         for watcher in self._watchers:
             trouble = watcher.trouble
             if trouble is not None:
                 raise exceptions.ClusterAway(trouble)
+        self._note(pool_id, waits=False)
+
+    def _note(self, pool_id: str | None, waits: bool) -> None:
         if pool_id is not None:
-            self._waiting.discard(pool_id)
+            with self._waiting_lock:
+                (self._waiting.add if waits else self._waiting.discard)(pool_id)
 
     def _synced(self) -> None:
         if any(watcher.trouble is not None for watcher in self._watchers):
             return
         self._guarded = False
-        waiting, self._waiting = self._waiting, set()
+        with self._waiting_lock:
+            waiting, self._waiting = self._waiting, set()
         for pool_id in waiting:
             self._notify(pool_id)
 
@@ -296,10 +303,13 @@ class KubernetesOrchestrator:
         return False
 
 
-def _failed(spec: base.PoolSpec, reason: str, retry_in: float | None = None) -> base.PoolState:
+def _failed(
+    spec: base.PoolSpec, found: Deployment | None, reason: str, retry_in: float | None = None
+) -> base.PoolState:
+    """It will not be as asked; what is there works on."""
     return base.PoolState(
         total=spec.size,
-        available=0,
+        available=0 if found is None else min(found.available, spec.size),
         ready=False,
         failed=True,
         reason=observe.short(reason),

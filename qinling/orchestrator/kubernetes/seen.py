@@ -84,6 +84,12 @@ class Seen(Generic[T]):
         for pool_id in changed:
             self._changed(pool_id)
 
+    def get(self, pool_id: str, name: str) -> T | None:
+        """What a pool has under a name."""
+        with self._lock:
+            entry = self._pools.get(pool_id, {}).get(name)
+        return None if entry is None else entry.value
+
     def of(self, pool_id: str) -> list[T]:
         """What a pool has."""
         with self._lock:

@@ -219,6 +219,25 @@ def test_who_was_overtaken_looks_anew_and_tries_again(
         driver.apply(SPEC)
 
 
+def test_what_is_refused_takes_nothing_from_the_workers_that_are_there(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    driver._guarded = True
+    api.errors["apply"] = [exceptions.ClusterRefusal("it is not allowed", 403)]
+    state = driver.apply(replace(SPEC, image="python3:2", revision=6))
+    assert (state.failed, state.available) == (True, 2)
+
+
+def test_a_copy_of_a_pool_under_another_name_is_not_taken_for_it(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    copy = deployment(templates, replace(SPEC, revision=9), name="a-copy")
+    driver = make(copy, deployment(templates))
+    assert driver.apply(SPEC).ready
+    assert api.calls == []
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
 def test_what_the_cluster_refuses_has_failed_and_is_not_asked_for_all_the_time(
     make: Callable[..., KubernetesOrchestrator],
