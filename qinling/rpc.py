@@ -14,6 +14,7 @@ History of the RPC version:
 
 import queue
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -41,6 +42,9 @@ VERSION = "1.0"
 
 # Casts that wait for a bus that is slow or away; more of them are dropped.
 _QUEUE_SIZE = 1000
+# Seconds that a request gets for its answer before its cast is sent: the two would
+# take the interpreter from each other at each of their system calls.
+_HEAD_START = 0.005
 # Seconds between attempts to start consuming while the bus is away at start.
 _CONNECT_PAUSE = 1.0
 
@@ -130,7 +134,13 @@ class EngineClient:
                 self._thread.start()
 
     def _send(self) -> None:
-        while (cast := self._casts.get()) is not None:
+        while True:
+            idle = self._casts.empty()
+            cast = self._casts.get()
+            if cast is None:
+                return
+            if idle:
+                time.sleep(_HEAD_START)
             asked_by, method, arguments = cast
             asked_by.update_store()
             try:
