@@ -8,6 +8,7 @@ processor for each thousand pods. TLS is always verified.
 import contextlib
 import json
 import pathlib
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,6 +27,8 @@ Object = dict[str, Any]
 
 _APPLY = "application/apply-patch+yaml"
 _JSON = "application/json"
+# "Bearer" and a token, or none (RFC 6750, as far as a header may have it).
+_TOKEN = re.compile(r"(?:[Bb]earer [\x21-\x7e]+)?")
 # Bytes of an answer that is no JSON which go into a message.
 _LONGEST_TEXT = 300
 _BUSY = frozenset({429, 500, 502, 503, 504})
@@ -159,9 +162,10 @@ class Client:
         with self._translated():
             said = _message(answer.data)
         if answer.status == 401:
+            server = self.server()
             self._forget()
             raise exceptions.ClusterAway(
-                f"The cluster at {self.server()} does not know Qinling's credentials "
+                f"The cluster at {server} does not know Qinling's credentials "
                 "(401): they are wrong or have expired."
             )
         if answer.status in _BUSY:
@@ -227,6 +231,11 @@ class Client:
             raise exceptions.ClusterAway(
                 f"{self._source()}: insecure-skip-tls-verify is set, and Qinling talks to no "
                 "cluster without checking its certificate; give certificate-authority instead."
+            )
+        if not _TOKEN.fullmatch(made.api_key.get("BearerToken") or ""):
+            # Not the error that sending it would raise: that one quotes it.
+            raise exceptions.ClusterAway(
+                f"{self._source()}: the token has characters that no token has, as line breaks."
             )
         made.connection_pool_maxsize = self._connections
         made.keep_alive = True

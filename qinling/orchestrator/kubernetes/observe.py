@@ -158,6 +158,9 @@ def _trouble(
     status: Object, conditions: Mapping[str, Object], containers: Sequence[Object]
 ) -> tuple[Trouble | None, str]:
     """What keeps a pod from being ready; None while it is only starting."""
+    if status.get("phase") == "Failed":
+        # Evicted, as a rule; that its container was killed then is no crash.
+        return Trouble.LOST, f"{status.get('reason') or 'Failed'}: {status.get('message') or ''}"
     states = [entry.get("state") or {} for entry in containers]
     waiting: Object = next((state["waiting"] for state in states if state.get("waiting")), {})
     reason = str(waiting.get("reason") or "")
@@ -171,8 +174,6 @@ def _trouble(
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         return Trouble.NODE, str(scheduled.get("message") or scheduled.get("reason") or "")
-    if status.get("phase") == "Failed":
-        return Trouble.LOST, f"{status.get('reason') or 'Failed'}: {status.get('message') or ''}"
     return None, ""
 
 
@@ -205,13 +206,15 @@ def state(
     if found is None:
         return base.PoolState(total=spec.size, available=0, ready=False)
     available = min(found.available, spec.size)
-    current = found.observed and found.revision == spec.revision and not found.ending
+    asked = found.revision == spec.revision and not found.ending
+    # Counts and deadlines are of what was asked for last; troubles of pods are what they are.
+    current = asked and found.observed
     if current and found.updated == found.replicas == found.available == spec.size:
         return base.PoolState(total=spec.size, available=available, ready=True)
     reason = None
     if found.ending:
         reason = "its Deployment was deleted, and is made anew when it has gone"
-    elif current:
+    elif asked:
         reason = _reason(spec, found, list(pods), hints)
     return base.PoolState(
         total=spec.size,
@@ -242,7 +245,7 @@ def _reason(
     for one in waiting:
         if one.uid in hints:
             return f"a worker cannot be started: {hints[one.uid]}"
-    if found.late:
+    if found.late and found.observed:
         return "its workers did not become ready in time, and Kubernetes does not say why"
     return None
 

@@ -192,7 +192,8 @@ class KubernetesOrchestrator:
         for watcher in self._watchers:
             trouble = watcher.trouble
             if trouble is not None:
-                raise exceptions.ClusterAway(trouble)
+                # Another one for each thread: what is raised keeps the way that it took.
+                raise type(trouble)(str(trouble))
         self._note(pool_id, waits=False)
 
     def _note(self, pool_id: str | None, waits: bool) -> None:
@@ -213,7 +214,8 @@ class KubernetesOrchestrator:
         """Apply the spec where it is not there yet; the refusal, if the cluster refuses it."""
         digest = _digest(self._templates.deployment(spec, {}))
         wanted = self._templates.deployment(spec, self._carried(spec, found))
-        if found is not None and self._is_there(spec, found, wanted, digest):
+        there = found is not None and self._is_there(spec, found, wanted, digest)
+        if there and self._guarded:
             return None
         refused = self._refused.get(spec.id)
         if refused is not None and refused.digest != digest:
@@ -222,6 +224,8 @@ class KubernetesOrchestrator:
             return refused
         try:
             self._guard()
+            if there:
+                return None
             item = self._client.apply(self._deployment_path(spec.id), _guarded(wanted, found))
         except exceptions.ClusterRefusal as error:
             self._look_if_overtaken(spec.id, error)

@@ -31,7 +31,11 @@ _BACKOFF = 0.2
 _MAX_BACKOFF = 30.0
 # A watch that lasted so long (seconds) was well.
 _LASTING = 5.0
-_GONE = 410
+# One that ended sooner (seconds), and brought nothing, is a server that is going.
+_SHORT = 1.0
+_GONE, _TIMEOUT = 410, 504
+# Failures in a row after which everything is listed anew.
+_PATIENCE = 5
 
 
 class Watcher:
@@ -56,7 +60,9 @@ class Watcher:
         self._synced = synced
         self._relist = relist
         self._version: str | None = None
-        self._trouble: str | None = f"{path} has not been listed yet"
+        # Until the first list nobody knows of any trouble: whoever asks is to ask again.
+        self._trouble: exceptions.OrchestratorError | None
+        self._trouble = exceptions.PoolBusy(f"{path} has not been listed yet")
         self._failures = 0
         # Seconds for which the server wants to be left alone.
         self._asked_for = 0.0
@@ -76,8 +82,8 @@ class Watcher:
         self._thread.join(timeout)
 
     @property
-    def trouble(self) -> str | None:
-        """Why what has been seen may be old; None while it is followed."""
+    def trouble(self) -> exceptions.OrchestratorError | None:
+        """Why what has been seen may be old, to be raised; None while it is followed."""
         return self._trouble
 
     def _run(self) -> None:
@@ -86,11 +92,11 @@ class Watcher:
             trouble = self._step()
             if trouble is None or self._stopping.is_set():
                 continue
-            # A watch that is cut once is no trouble yet.
-            if self._failures or self._version is None:
-                if trouble != self._trouble:
+            # A watch that is cut once, or forgotten, is no trouble yet.
+            if self._failures or self._trouble is not None:
+                if trouble != str(self._trouble):
                     LOG.warning("%s", trouble)
-                self._trouble = trouble
+                self._trouble = exceptions.ClusterAway(trouble)
             bound = min(_BACKOFF * 2.0 ** min(self._failures, 20), _MAX_BACKOFF)
             pause = random.uniform(bound / 2, bound)  # nosec B311
             self._stopping.wait(max(pause, self._asked_for))
@@ -109,14 +115,15 @@ class Watcher:
             return f"{self._path} cannot be watched ({error.status}): {error}"
         except exceptions.ClusterAway as error:
             self._asked_for = min(error.retry_after or 0, _MAX_BACKOFF)
-            if error.status is not None:
+            if error.status == _TIMEOUT or (error.status and self._failures >= _PATIENCE):
                 # It may be that it does not know the version: it was put back to an older state.
                 self._version = None
             return str(error)
         except Exception as error:
             LOG.exception("The watch of %s begins anew", self._path)
             self._version = None
-            return f"{self._path} cannot be watched: {error}"
+            # Not its text, which may quote anything.
+            return f"{self._path} cannot be watched: {type(error).__name__}, told in the log"
         return None
 
     def _list(self) -> None:
@@ -150,15 +157,20 @@ class Watcher:
                 self._trouble = None
                 self._synced()
             try:
+                brought = False
                 for event in watch:
                     self._take(event["type"], event["object"])
+                    brought = True
             finally:
                 with self._lock:
                     self._watch = None
                 if time.monotonic() - began > _LASTING:
                     self._failures = 0
-            if time.monotonic() - began >= seconds - 1:
+            lasted = time.monotonic() - began
+            if lasted >= seconds - 1:
                 self._version = None
+            elif lasted < _SHORT and not brought and not self._stopping.is_set():
+                raise exceptions.ClusterAway(f"The watch of {self._path} ended at once.")
 
     def _take(self, kind: str, item: Object) -> None:
         if kind == "ERROR":

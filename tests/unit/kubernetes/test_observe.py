@@ -85,6 +85,15 @@ def test_what_was_said_of_an_older_revision_or_generation_does_not_count(
         assert found == PoolState(total=2, available=0, ready=False)
 
 
+def test_a_reason_stays_while_a_wake_has_not_been_observed(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    full = refused("exceeded quota: q")
+    for observed in (3, 2):
+        found = state(conf, deployment(templates, SPEC, full, counts=HALF, observed=observed))
+        assert "quota" in (found.reason or "")
+
+
 def test_a_pool_that_is_late_has_failed(conf: cfg.ConfigOpts, templates: Templates) -> None:
     found = state(conf, deployment(templates, SPEC, LATE, counts=HALF))
     assert found.failed
@@ -162,6 +171,7 @@ PODS: dict[str, tuple[Object, str]] = {
     ),
     "it was evicted": (
         {
+            "containerStatuses": [{"state": {"terminated": {"exitCode": 137}}}],
             "phase": "Failed",
             "reason": "Evicted",
             "message": "The node was low on resource: memory.",

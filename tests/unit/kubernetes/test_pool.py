@@ -78,7 +78,7 @@ class Api:
 class Followed:
     """A double of a watcher: what is seen is what a test has put there."""
 
-    trouble: str | None = None
+    trouble: exceptions.OrchestratorError | None = None
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ def make(
         driver._client = api  # type: ignore[assignment]
         driver._hints._client = api  # type: ignore[assignment]
         driver.start(told.append)
+        driver._guarded = True
         for item in seen:
             kind = driver._deployments if "spec" in item else driver._pods
             kind.put(item)  # type: ignore[attr-defined]
@@ -125,7 +126,9 @@ class Quiet(Followed):
 def test_a_pool_that_is_not_there_is_created_where_nothing_is(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
-    state = make().apply(SPEC)
+    driver = make()
+    driver._guarded = False
+    state = driver.apply(SPEC)
     assert api.calls == [("apply", OF_POLICY), ("apply", OF_POOL)]
     # No object has this version: had somebody made one meanwhile, it would be a conflict.
     assert api.bodies[1]["metadata"]["resourceVersion"] == "1"
@@ -263,10 +266,21 @@ def test_what_the_cluster_refuses_has_failed_and_is_not_asked_for_all_the_time(
     assert len(api.calls) == 3
 
 
+def test_a_policy_that_was_changed_is_applied_though_every_pool_is_whole(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    driver._guarded = False
+    for _ in range(3):
+        assert driver.apply(SPEC).ready
+    assert api.calls == [("apply", OF_POLICY)]
+
+
 def test_no_worker_is_started_before_the_policy_stands(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
     driver = make()
+    driver._guarded = False
     api.errors["apply"] = [exceptions.ClusterRefusal("cannot patch networkpolicies", 403)]
     state = driver.apply(SPEC)
     assert state.failed
@@ -287,7 +301,7 @@ def test_while_the_cluster_is_away_nothing_is_sent_and_then_all_that_waited_is_t
     make: Callable[..., KubernetesOrchestrator], api: Api, told: list[str]
 ) -> None:
     driver = make()
-    driver._watchers[0].trouble = "the cluster does not answer"  # type: ignore[misc]
+    driver._watchers[0].trouble = exceptions.ClusterAway("the cluster does not answer")  # type: ignore[misc]
     for call in (
         lambda: driver.apply(SPEC),
         lambda: driver.remove(POOL, 5),
