@@ -7,6 +7,7 @@ from typing import Any
 
 from oslo_config import cfg
 
+from qinling import exceptions
 from qinling.orchestrator import base
 from qinling.orchestrator.kubernetes import names
 
@@ -24,10 +25,20 @@ Manifest = dict[str, Any]
 
 
 class Templates:
-    """Makes manifests by the configuration of one installation."""
+    """Makes manifests by the configuration of one installation.
+
+    :raises StartupError: a worker would ask for as much as it may have. Its QoS
+        class would be another one, and its resources could not change later.
+    """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self._options = conf.kubernetes
+        for request, limit in (("cpu_request", "startup_cpu"), ("memory_request", "worker_memory")):
+            if self._options[request] >= self._options[limit]:
+                raise exceptions.StartupError(
+                    f"[kubernetes] {request} is {self._options[request]} and not less than "
+                    f"{limit}, {self._options[limit]}."
+                )
         self._grace = conf.resource_limits.max_timeout + _GRACE
 
     def deployment(self, spec: base.PoolSpec, carried: Mapping[str, str]) -> Manifest:

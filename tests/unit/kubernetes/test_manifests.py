@@ -7,6 +7,7 @@ import kubernetes_validate
 import pytest
 from oslo_config import cfg
 
+from qinling import exceptions
 from qinling.orchestrator.base import PoolSpec
 from qinling.orchestrator.kubernetes import names
 from qinling.orchestrator.kubernetes.manifests import Templates, says
@@ -88,6 +89,19 @@ def test_requests_are_below_limits_so_that_a_resize_keeps_the_class(conf: cfg.Co
         # As the API server writes them: 2000m and 1024Mi would come back as another text.
         "limits": {"cpu": "2", "memory": "1Gi"},
     }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cpu_request": 1000, "startup_cpu": 1000}, {"memory_request": 65, "worker_memory": 64}],
+    ids=str,
+)
+def test_a_request_that_is_no_less_than_its_limit_is_refused_at_the_start(
+    conf: cfg.ConfigOpts, options: dict[str, int]
+) -> None:
+    (request, limit) = options
+    with pytest.raises(exceptions.StartupError, match=f"{request} is .* not less than {limit}"):
+        templates(conf, **options)
 
 
 def test_a_tmp_in_memory_is_added_to_the_limit_and_one_on_disk_is_not(
