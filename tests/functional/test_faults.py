@@ -51,7 +51,7 @@ def is_whole(installation: Distributed | Standalone, runtime_id: str, image: str
 def wait_whole(installation: Distributed | Standalone, runtime_id: str, image: str) -> None:
     wait_until(
         lambda: is_whole(installation, runtime_id, image),
-        20,
+        60,
         f"runtime {runtime_id} whole with {image}",
     )
 
@@ -77,7 +77,7 @@ def crash_everywhere(
 
 def wait_for_crash_or_end(installation: Distributed, engine: Process) -> bool:
     """Whether an engine was killed before it had settled everything."""
-    wait_until(lambda: not engine.running or _settled(installation), 20, "crash or end")
+    wait_until(lambda: not engine.running or _settled(installation), 60, "crash or end")
     return not engine.running
 
 
@@ -169,7 +169,7 @@ def replaced(installation: Distributed, victim: int, left: set[int]) -> set[int]
         pids = installation.worker_pids()
         return victim not in pids and left < pids and len(pids) == len(left) + 1
 
-    wait_until(done, 20, "the killed worker's successor beside the others")
+    wait_until(done, 60, "the killed worker's successor beside the others")
     return installation.worker_pids()
 
 
@@ -204,7 +204,7 @@ def test_an_engine_that_slept_through_an_image_change_does_not_bring_the_old_ima
     with sleeper:
         sleeper.wait_for_line("The engine is running", timeout=30)
         runtime_id = client.create()["id"]
-        wait_until(lambda: asleep(sleeper), 20, "the engine asleep")
+        wait_until(lambda: asleep(sleeper), 60, "the engine asleep")
         engineless.engine.start()
         wait_whole(engineless, runtime_id, "python3")
         assert client.update(runtime_id, image="python3:new").status_code == 200
@@ -349,7 +349,7 @@ def test_a_state_directory_that_cannot_be_written_to_is_told_and_heals(
         reason = client.show(runtime_id)["status_reason"]
         return reason is not None and f"{pools}" in reason and "Not a directory" in reason
 
-    wait_until(told, 20, "the reason in the runtime")
+    wait_until(told, 60, "the reason in the runtime")
     assert client.show(runtime_id)["status"] == "creating"
     assert distributed.worker_pids() == set()
     pools.unlink()

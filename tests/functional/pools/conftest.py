@@ -71,7 +71,7 @@ class Site:
     def pod_names(self, runtime_id: str) -> set[str]:
         return {pod["metadata"]["name"] for pod in self.pods(runtime_id)}
 
-    def wait_whole(self, runtime_id: str, image: str | None = None, timeout: float = 20) -> None:
+    def wait_whole(self, runtime_id: str, image: str | None = None, timeout: float = 60) -> None:
         """Wait until a runtime is available with a pool of this image alone, all ready."""
         image = image or self.image
 
@@ -88,7 +88,7 @@ class Site:
 
         wait_until(whole, timeout, f"runtime {runtime_id} whole with {image}", pause=0.05)
 
-    def wait_reason(self, runtime_id: str, *words: str, timeout: float = 20) -> Object:
+    def wait_reason(self, runtime_id: str, *words: str, timeout: float = 60) -> Object:
         """Wait until `status_reason` has these words."""
         shown: Object = {}
 

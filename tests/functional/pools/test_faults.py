@@ -109,7 +109,7 @@ def test_watches_that_are_cut_in_the_middle_of_a_line_are_resumed(
     site.wait_whole(runtime["id"])
     lists = _count(broken, site, "list")
     for _ in range(3):
-        wait_until(lambda: len(broken.watches) >= 2, 20, "two watches")
+        wait_until(lambda: len(broken.watches) >= 2, 60, "two watches")
         assert broken.cut_watches() >= 2
     (lost, *_) = site.pod_names(runtime["id"])
     broken.client.delete("pods", lost, site.namespace)
@@ -171,7 +171,7 @@ def test_a_cluster_that_is_away_is_told_and_all_goes_on_when_it_is_back(
     site.wait_whole(new["id"], timeout=60)
     site.wait_whole(stays["id"], timeout=60)
     site.client.wait_gone(gone["id"], timeout=60)
-    wait_until(lambda: site.client.show(new["id"])["status_reason"] is None, 20, "the reason gone")
+    wait_until(lambda: site.client.show(new["id"])["status_reason"] is None, 60, "the reason gone")
     for one in (runtime, new, stays):
         site.delete(one["id"])
 
@@ -223,7 +223,7 @@ def test_an_engine_killed_at_any_call_leaves_nothing_undone_and_nothing_behind(
                 engines.wait_whole(runtime_id, image, timeout=60)
                 engines.client.delete(runtime_id)
             engines.client.wait_gone(runtime_id, timeout=60)
-            wait_until(lambda: engines.deployments() == [], 20, "no Deployment left")
+            wait_until(lambda: engines.deployments() == [], 60, "no Deployment left")
             if not crashed:
                 break
             calls += 1
@@ -292,7 +292,7 @@ def _crashed_or_settled(site: Site, engine: Process) -> bool:
         shown = site.client.call("GET", "/v1/runtimes").json()["runtimes"]
         return not engine.running or all(one["status"] == "available" for one in shown)
 
-    wait_until(over, 30, "crash or end", pause=0.05)
+    wait_until(over, 60, "crash or end", pause=0.05)
     return not engine.running
 
 
@@ -300,7 +300,7 @@ def test_two_engines_share_the_work_and_double_nothing(engines: Site) -> None:
     installation = engines.deployment
     assert isinstance(installation, Distributed)
     with installation.second_engine() as second:
-        second.wait_for_line("The engine is running", timeout=30)
+        second.wait_for_line("The engine is running", timeout=60)
         ids = [engines.client.create()["id"] for _ in range(6)]
         for runtime_id in ids:
             engines.wait_whole(runtime_id, timeout=60)
@@ -343,7 +343,7 @@ def test_an_engine_that_slept_with_an_old_image_in_its_hand_does_not_put_it_back
     assert engines.client.update(runtime["id"], image="nowhere/old:1").status_code == 200
     assert asleep.wait(20)
     with installation.second_engine() as second:
-        second.wait_for_line("The engine is running", timeout=30)
+        second.wait_for_line("The engine is running", timeout=60)
         # The upgrade that sleeps is rolled back, and another one follows.
         engines.client.wait_for(runtime["id"], "available", timeout=60)
         engines.wait_whole(runtime["id"], timeout=60)
@@ -430,6 +430,6 @@ def test_a_token_that_is_revoked_and_replaced_costs_a_delay(
     broken.revoke(first)
     broken.cut_watches()
     assert site.client.update(runtime["id"], image="python3:2").status_code == 200
-    site.wait_reason(runtime["id"], "401", timeout=30)
+    site.wait_reason(runtime["id"], "401", timeout=60)
     token.write_text(broken.token(user_of(site)))
     site.wait_whole(runtime["id"], "python3:2", timeout=60)

@@ -30,7 +30,7 @@ def test_an_image_change_rolls_the_pool_over_and_never_empties_it(any_site: Site
         assert any_site.client.pool(runtime["id"])["available"] == 2
         return any_site.client.show(runtime["id"])["status"] == "available"
 
-    wait_until(over, 20, "the end of the rollout")
+    wait_until(over, 60, "the end of the rollout")
     any_site.wait_whole(runtime["id"], any_site.other_image)
     assert not before & any_site.pod_names(runtime["id"])
     any_site.delete(runtime["id"])
@@ -49,7 +49,7 @@ def test_lost_workers_are_replaced_and_the_runtime_stays_available(any_site: Sit
             runtime["id"]
         )
 
-    wait_until(replaced, 20, "two other workers")
+    wait_until(replaced, 60, "two other workers")
     any_site.wait_whole(runtime["id"])
     any_site.delete(runtime["id"])
 
@@ -72,7 +72,7 @@ def test_what_somebody_did_to_a_pool_by_hand_is_put_right(any_site: Site) -> Non
     any_site.wait_whole(runtime["id"])
     hands.delete("deployments", name, any_site.namespace)
     wait_until(
-        lambda: any_site.client.pool(runtime["id"])["available"] < 2, 20, "the deleted pool noticed"
+        lambda: any_site.client.pool(runtime["id"])["available"] < 2, 60, "the deleted pool noticed"
     )
     any_site.wait_whole(runtime["id"])
     assert any_site.client.show(runtime["id"])["status"] == "available"
@@ -109,7 +109,7 @@ def test_a_pool_without_a_row_is_removed_and_nothing_is_touched_that_is_not_qinl
             {one["metadata"]["name"] for one in any_site.deployments()}
             == {found["metadata"]["name"], "somebody-elses"}
         ),
-        20,
+        60,
         "the orphan's end",
     )
     any_site.wait_whole(runtime["id"])

@@ -43,7 +43,7 @@ def test_a_quota_is_named_and_the_pool_refills_at_once_when_it_is_raised(
     # The ReplicaSet has been refused for so long by now that its next try is far away.
     wait_until(lambda: _refusals(site) >= 6, 60, "a ReplicaSet that was refused often")
     own_cluster.client.delete("resourcequotas", "pods", site.namespace)
-    site.wait_whole(runtime["id"], timeout=8)
+    site.wait_whole(runtime["id"], timeout=15)
     wait_until(
         lambda: site.client.show(runtime["id"])["status_reason"] is None, 10, "the reason gone"
     )
@@ -74,7 +74,7 @@ def test_an_untrusted_runtime_without_a_runtime_class_ends_in_error_at_once(
 ) -> None:
     site = make_site()
     runtime = site.client.create(trusted=False)
-    shown = site.client.wait_for(runtime["id"], "error", timeout=5)
+    shown = site.client.wait_for(runtime["id"], "error", timeout=30)
     assert "untrusted_runtime_class" in shown["status_reason"]
     assert site.deployments() == []
     site.delete(runtime["id"])
@@ -112,7 +112,7 @@ def test_a_crash_loop_is_told_with_its_code_and_the_end_of_its_log_at_once(
 ) -> None:
     site = make_site(kubernetes={"progress_deadline": "600"})
     runtime = site.client.create(image="crashing")
-    shown = site.wait_reason(runtime["id"], "exited with code 3", "out of luck", timeout=10)
+    shown = site.wait_reason(runtime["id"], "exited with code 3", "out of luck", timeout=30)
     # Long before the deadline.
     assert shown["status"] == "creating"
 
@@ -121,7 +121,7 @@ def test_an_image_that_cannot_be_pulled_is_told_at_once(make_site: Callable[...,
     site = make_site(kubernetes={"progress_deadline": "600"})
     runtime = site.client.create(image="nowhere/to/be:found")
     shown = site.wait_reason(
-        runtime["id"], "image nowhere/to/be:found cannot be pulled", timeout=10
+        runtime["id"], "image nowhere/to/be:found cannot be pulled", timeout=30
     )
     assert shown["status"] == "creating"
 
