@@ -18,9 +18,7 @@ def test_a_new_image_that_does_not_come_up_is_rolled_back_and_the_reason_kept(
         shown = site.client.wait_for(runtime["id"], "available")
         assert shown["image"] == "python3"
         site.wait_whole(runtime["id"])
-        shown = site.client.show(runtime["id"])
-        for word in ["rolled back", *words]:
-            assert word in shown["status_reason"]
+        site.wait_reason(runtime["id"], "rolled back", *words)
     # The old workers were there all the time, and still are.
     assert site.pod_names(runtime["id"]) == before
     site.delete(runtime["id"])
