@@ -196,7 +196,7 @@ def test_a_runtime_has_an_image(deployment: Deployment, body: bytes) -> None:
     ],
 )
 def test_what_only_looks_bad_is_kept_as_it_is(deployment: Deployment, body: dict[str, Any]) -> None:
-    runtime = deployment.client.create(image="\u00e4/\U0001f40d:1", **body)
+    runtime = deployment.client.create(image="looks/bad__is-not.it:1", **body)
     shown = deployment.client.show(runtime["id"])
     assert {name: shown[name] for name, value in body.items() if value is not None} == {
         name: value for name, value in body.items() if value is not None

@@ -233,5 +233,7 @@ def test_the_status_tells_whether_a_database_is_ready_both_ways(host: Host) -> N
     ended = host.run(STATUS)
     assert ended.code == 0
     assert "Success" in ended.out
-    [check] = json.loads(host.run(STATUS, "upgrade", "check", "--json").out)["checks"]
-    assert check == {"check": "database", "result": 0, "details": None}
+    checks = json.loads(host.run(STATUS, "upgrade", "check", "--json").out)["checks"]
+    assert checks == [
+        {"check": check, "result": 0, "details": None} for check in ("database", "orchestrator")
+    ]

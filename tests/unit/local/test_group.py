@@ -54,7 +54,7 @@ def orphaned(started: process.Started) -> WorkerEntry:
 def test_what_a_worker_starts_belongs_to_it(start: Start) -> None:
     before = count_files()
     assert count(started_pair(start, WRAPPER).entry) == 2
-    assert count_files() == before + 1  # the lifeline
+    wait_until(lambda: count_files() == before + 1, 20, "nothing but the lifeline open")
 
 
 def test_a_worker_that_has_ended_has_nobody(start: Start) -> None:
@@ -111,4 +111,4 @@ def test_a_group_that_only_has_the_number_is_nobodys(start: Start, change: dict[
     entry = started_pair(start, WRAPPER).entry
     before = count_files()
     assert group.members(replace(entry, **change)) == []
-    assert count_files() == before
+    wait_until(lambda: count_files() == before, 20, "no file left open")
