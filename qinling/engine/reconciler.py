@@ -60,6 +60,8 @@ class Reconciler:
         self._slots: dict[Key, _Slot] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._turns = itertools.count()
+        # Who of the threads waits for the time of the heap's first.
+        self._timed: object | None = None
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._run, name=f"reconcile-{number}", daemon=True)
@@ -91,7 +93,15 @@ class Reconciler:
         """Look at ``key`` unless that is due anyway: a resync came past it."""
         with self._condition:
             if key not in self._slots:
-                self._schedule(key, 0.0, None)
+                self._schedule(key, 0.0)
+
+    def look(self, key: Key) -> None:
+        """As ``offer``, but in the thread that calls, which has nothing to do meanwhile."""
+        with self._condition:
+            if key in self._slots:
+                return
+            slot = self._slots[key] = _Slot(time.monotonic(), -1, active=True)
+        self._work(key, slot)
 
     def pending(self) -> int:
         """Keys that wait or are worked on."""
@@ -112,7 +122,10 @@ class Reconciler:
             return
         slot.due, slot.turn = due, next(self._turns)
         heapq.heappush(self._heap, (due, slot.turn, key))
-        self._condition.notify()
+        if self._heap[0][1] == slot.turn:
+            # It comes first: whoever is told waits for this one now.
+            self._timed = None
+            self._condition.notify()
 
     def _run(self) -> None:
         while (taken := self._take()) is not None:
@@ -120,23 +133,39 @@ class Reconciler:
             self._work(key, slot)
 
     def _take(self) -> tuple[Key, _Slot] | None:
+        """The next key that is due, waiting for it; None at the end.
+
+        Only one of the threads that wait does so with a timeout, the others until they are told:
+        a time that comes wakes one thread and not all of them.
+        """
         with self._condition:
             while not self._stopping:
-                pause = None
-                while self._heap:
-                    due, turn, key = self._heap[0]
-                    slot = self._slots.get(key)
-                    if slot is None or slot.turn != turn or slot.active:
-                        heapq.heappop(self._heap)  # a turn that was brought forward
-                        continue
-                    pause = due - time.monotonic()
-                    if pause <= 0:
-                        heapq.heappop(self._heap)
-                        slot.active, slot.turn = True, -1
-                        return key, slot
-                    break
+                pause = self._until_due()
+                if pause is not None and pause <= 0:
+                    key = heapq.heappop(self._heap)[2]
+                    slot = self._slots[key]
+                    slot.active, slot.turn = True, -1
+                    if self._heap:
+                        self._condition.notify()
+                    return key, slot
+                if pause is None or self._timed:
+                    self._condition.wait()
+                    continue
+                self._timed = mine = object()
                 self._condition.wait(pause)
+                if self._timed is mine:
+                    self._timed = None
             return None
+
+    def _until_due(self) -> float | None:
+        """Seconds until the first of the heap is due, None while nothing waits."""
+        while self._heap:
+            due, turn, key = self._heap[0]
+            slot = self._slots.get(key)
+            if slot is not None and slot.turn == turn and not slot.active:
+                return due - time.monotonic()
+            heapq.heappop(self._heap)  # a turn that was brought forward
+        return None
 
     def _work(self, key: Key, slot: _Slot) -> None:
         asked_by, slot.asked_by = slot.asked_by, None

@@ -67,5 +67,7 @@ class Offers:
     def offer(self, key: Key) -> None:
         self.keys.append(key)
 
+    look = offer
+
     def ids(self) -> list[str]:
         return [key.id for key in self.keys]

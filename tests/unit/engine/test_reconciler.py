@@ -161,6 +161,70 @@ def test_a_key_is_with_one_thread_at_a_time_and_comes_back_once(
     assert work.count("a") == 2
 
 
+def test_a_look_is_taken_by_the_thread_that_wants_it(
+    make: Callable[[int], Reconciler], work: Work
+) -> None:
+    reconciler = make(1)
+    reconciler.start()
+    threads: list[str] = []
+    work.does["a"] = lambda: threads.append(threading.current_thread().name)
+    reconciler.look(key("a"))
+    assert (threads, reconciler.pending()) == ([threading.current_thread().name], 0)
+
+
+def test_a_look_at_a_key_that_waits_or_is_worked_on_is_left_to_whoever_has_it(
+    make: Callable[[int], Reconciler], work: Work
+) -> None:
+    reconciler = make(1)
+    reconciler.add(key("waits"))
+    reconciler.look(key("waits"))
+    assert work.looks == []
+
+    began, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        assert go_on.wait(DEADLINE)
+
+    work.does["waits"] = hold
+    reconciler.start()
+    assert began.wait(DEADLINE)
+    reconciler.look(key("waits"))
+    go_on.set()
+    idle(reconciler)
+    assert work.count("waits") == 1
+
+
+def test_a_look_that_fails_is_tried_again(
+    make: Callable[[int], Reconciler], work: Work, pauses: list[tuple[float, float]]
+) -> None:
+    reconciler = make(1)
+
+    def fail_once() -> None:
+        if work.count("a") == 1:
+            raise exceptions.OrchestratorError("it is away")
+
+    work.does["a"] = fail_once
+    reconciler.look(key("a"))
+    assert (work.count("a"), reconciler.pending()) == (1, 1)
+    reconciler.start()
+    idle(reconciler)
+    assert work.count("a") == 2
+
+
+def test_keys_whose_time_comes_together_each_get_their_look(
+    make: Callable[[int], Reconciler], work: Work
+) -> None:
+    reconciler = make(8)
+    for number in range(50):
+        name = str(number)
+        work.does[name] = lambda name=name: 0.05 if work.count(name) < 4 else None
+        reconciler.add(key(name))
+    reconciler.start()
+    idle(reconciler)
+    assert Counter(work.looks) == {str(number): 4 for number in range(50)}
+
+
 def test_an_add_during_the_work_is_not_lost_and_an_offer_during_it_is_no_matter(
     make: Callable[[int], Reconciler], work: Work
 ) -> None:
