@@ -120,3 +120,23 @@ class StaleRevision(OrchestratorError):
     def __init__(self, message: str, revision: int) -> None:
         super().__init__(message)
         self.revision = revision
+
+
+class WorkerError(QinlingError):
+    """A worker did not do what it was asked for."""
+
+
+class WorkerGone(WorkerError):
+    """It is not there, or not the one that it was: nothing was run."""
+
+
+class WorkerBusy(WorkerError):
+    """It runs as many executions as it may: nothing was run."""
+
+
+class WorkerLost(WorkerError):
+    """It was asked and did not answer: nobody knows what it has done."""
+
+
+class NoWorker(WorkerError):
+    """No worker could be had in time."""

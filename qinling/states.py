@@ -34,3 +34,18 @@ def check_runtime(old: RuntimeStatus, new: RuntimeStatus) -> None:
     """Raise ``InvalidTransition`` unless ``old`` may become ``new``."""
     if new not in RUNTIME_TRANSITIONS[old]:
         raise exceptions.InvalidTransition(f"A runtime cannot go from {old} to {new}.")
+
+
+class ExecutionStatus(enum.StrEnum):
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    ERROR = "error"
+
+
+class WorkerStatus(enum.StrEnum):
+    """Of a worker that was claimed: it gets its function, serves it, is let go."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"

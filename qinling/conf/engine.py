@@ -54,4 +54,26 @@ OPTS = [
         "removed, in seconds. It is named in the log at once: a restored old database must not "
         "cost its pools without a warning.",
     ),
+    cfg.IntOpt(
+        "function_concurrency",
+        default=3,
+        min=1,
+        max=100,
+        help="Executions that one worker runs at a time. API and engine need the same value.",
+    ),
+    cfg.IntOpt(
+        "max_workers_per_function",
+        default=10,
+        min=1,
+        max=1000,
+        help="Workers that a version of a function gets at most. API and engine need the same "
+        "value.",
+    ),
+    cfg.IntOpt(
+        "execution_threads",
+        default=200,
+        min=1,
+        max=2000,
+        help="Asynchronous executions that one engine has under way at a time (threads).",
+    ),
 ]

@@ -12,6 +12,9 @@ from sqlalchemy.dialects import mysql
 # MariaDB keeps whole seconds unless it is told otherwise.
 Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
+# Inputs, results and logs: MariaDB's TEXT ends at 64 KiB.
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT, "mysql", "mariadb")
+
 TABLE_OPTIONS = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
@@ -78,3 +81,87 @@ class Service(Base):
     renewed_at: orm.Mapped[dt.datetime]
 
     __table_args__ = (sa.Index("ix_services_renewed", "renewed_at"), TABLE_OPTIONS)
+
+
+class Demand(Base):
+    """How many workers a version of a function should have."""
+
+    __tablename__ = "demands"
+
+    function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    # 0 is the function itself.
+    function_version: orm.Mapped[int] = orm.mapped_column(
+        sa.Integer, primary_key=True, autoincrement=False
+    )
+    wanted: orm.Mapped[int]
+    # False from a change until the workers were seen to be as many.
+    settled: orm.Mapped[bool]
+
+    __table_args__ = (sa.Index("ix_demands_settled", "settled", "function_id"), TABLE_OPTIONS)
+
+
+class Worker(Base):
+    """A worker that was claimed for a version of a function: what is, for whoever calls it."""
+
+    __tablename__ = "workers"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    function_version: orm.Mapped[int]
+    # Of the function, when it was claimed: it runs no other code.
+    revision: orm.Mapped[int]
+    runtime_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    # Tells one start of its server from the next; null until it was loaded.
+    boot_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    address: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    # What its requests and answers are signed with, encrypted.
+    key: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    claimed_at: orm.Mapped[dt.datetime]
+
+    __table_args__ = (
+        sa.Index("ix_workers_function", "function_id", "function_version"),
+        sa.Index("ix_workers_runtime", "runtime_id"),
+        TABLE_OPTIONS,
+    )
+
+
+class Execution(Base):
+    """One run of a function, from its acceptance to its end."""
+
+    __tablename__ = "executions"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    created_at: orm.Mapped[dt.datetime]
+    updated_at: orm.Mapped[dt.datetime | None]
+    function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    function_version: orm.Mapped[int]
+    function_alias: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
+    sync: orm.Mapped[bool]
+    input: orm.Mapped[str | None] = orm.mapped_column(LongText)
+    result: orm.Mapped[str | None] = orm.mapped_column(LongText)
+    # The process that runs it, by its lease; null until one took it, and again at its end.
+    owner: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    # The worker that it was sent to: from then on no other one gets it.
+    worker_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+
+    __table_args__ = (
+        sa.Index("ix_executions_created", "project_id", "created_at", "id"),
+        sa.Index("ix_executions_function", "function_id", "created_at", "id"),
+        sa.Index("ix_executions_status", "status", "owner"),
+        TABLE_OPTIONS,
+    )
+
+
+class ExecutionLog(Base):
+    """What an execution printed; a list never reads it."""
+
+    __tablename__ = "execution_logs"
+
+    execution_id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    log: orm.Mapped[str] = orm.mapped_column(LongText)
+
+    __table_args__ = (TABLE_OPTIONS,)

@@ -24,6 +24,11 @@ def _lost(connection: sa.Connection) -> sa.ColumnElement[object]:
     return sa.func.utc_timestamp(6) - sa.text(f"INTERVAL {LEASE:.0f} SECOND")
 
 
+def living(connection: sa.Connection) -> sa.Select[tuple[str]]:
+    """A subquery: ids of the processes whose leases hold."""
+    return sa.select(Table.c.id).where(Table.c.renewed_at > _lost(connection))
+
+
 def _other_host(connection: sa.Connection, orchestrator: str, host: str) -> str | None:
     """Another host with a live engine on ``orchestrator``, if there is one.
 
@@ -47,16 +52,19 @@ def register(
     service_id: str,
     binary: str,
     host: str,
-    orchestrator: str,
+    orchestrator: str | None,
     one_host: bool,
 ) -> str | None:
     """Take a lease, and forget those long lost.
 
+    :param orchestrator: what it works with, None for a process that has none.
     :param one_host: only one host may have leases with this orchestrator.
     :returns: the other host that has one, in which case none was taken.
     """
-    if one_host and (other := _other_host(connection, orchestrator, host)) is not None:
-        return other
+    if one_host and orchestrator is not None:
+        other = _other_host(connection, orchestrator, host)
+        if other is not None:
+            return other
     connection.execute(sa.delete(Table).where(Table.c.renewed_at < _lost(connection)))
     connection.execute(
         sa.insert(Table).values(

@@ -43,6 +43,18 @@ class PoolState:
     retry_in: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker that was taken out of a pool for good.
+
+    ``address``: where it serves, as ``host:port``.
+    """
+
+    id: str
+    pool_id: str
+    address: str
+
+
 class Orchestrator(Protocol):
     """Safe to call from several threads. Errors are ``OrchestratorError``."""
 
@@ -76,3 +88,20 @@ class Orchestrator(Protocol):
 
     def pools(self) -> Iterable[str]:
         """Ids of all pools there are, whether or not anybody asked for them."""
+
+    def claim(self, pool_id: str) -> Worker | None:
+        """Take a free worker out of a pool, which refills itself; None when it has none now.
+
+        When it has one again, it calls back as for any change of the pool.
+
+        :raises PoolBusy: another process is at work on it; ask again.
+        """
+
+    def claimed(self, pool_id: str) -> Iterable[str]:
+        """Ids of the claimed workers of a pool that live, or are ending.
+
+        It calls back with the pool's id when one of them ends.
+        """
+
+    def release(self, pool_id: str, worker_id: str) -> bool:
+        """Tell a claimed worker to end after the work at hand; True when it is gone."""

@@ -49,6 +49,8 @@ class LocalOrchestrator:
     def __init__(self, conf: cfg.ConfigOpts, bound: bool = False) -> None:
         self._options = conf.local
         self._bound = bound
+        # What a worker may have to end: the longest function.
+        self._work_grace = conf.resource_limits.max_timeout + conf.local.shutdown_grace
         self._images = images.Images(conf.local.images)
         self._state = state.StateDir(conf.local.state_dir)
         self._uid_base: int | None = None
@@ -102,10 +104,54 @@ class LocalOrchestrator:
             self._bury(pool)
             for entry in pool.workers:
                 self._watch.retire(pool_id, entry)
-            if pool.workers:
+            for entry in pool.claimed:
+                self._watch.retire(pool_id, entry, self._work_grace)
+            if pool.workers or pool.claimed:
                 return False
             self._state.delete(pool_id)
             return True
+
+    def claim(self, pool_id: str) -> base.Worker | None:
+        with self._state.locked(pool_id):
+            pool = self._state.load(pool_id)
+            if pool is None:
+                return None
+            self._bury(pool)
+            for entry in pool.workers:
+                ready = self._watch.track(pool_id, entry) is Health.READY
+                if ready and entry.image == pool.image and not entry.retiring:
+                    pool.claim(entry)
+                    self._state.save(pool)
+                    self._notify(pool_id)
+                    return base.Worker(entry.id, pool_id, f"127.0.0.1:{entry.port}")
+            return None
+
+    def claimed(self, pool_id: str) -> list[str]:
+        pool = self._state.load(pool_id)
+        if pool is None:
+            return []
+        return [
+            entry.id
+            for entry in pool.claimed
+            if self._watch.track(pool_id, entry) is not Health.GONE
+        ]
+
+    def release(self, pool_id: str, worker_id: str) -> bool:
+        with self._state.locked(pool_id):
+            pool = self._state.load(pool_id)
+            if pool is None:
+                return True
+            buried = self._bury(pool)
+            entry = next((each for each in pool.claimed if each.id == worker_id), None)
+            if entry is not None and not entry.retiring:
+                entry = pool.retire(entry)
+                buried = True
+            if buried:
+                self._state.save(pool)
+            if entry is None:
+                return True
+            self._watch.retire(pool_id, entry, self._work_grace)
+            return False
 
     def pools(self) -> list[str]:
         ids = self._state.ids()
@@ -129,14 +175,15 @@ class LocalOrchestrator:
 
     def _bury(self, pool: state.Pool) -> bool:
         """Drop the workers that have ended, and count those that failed."""
-        self._watch.forget_others(pool.id, {entry.id for entry in pool.workers})
+        known = (*pool.workers, *pool.claimed)
+        self._watch.forget_others(pool.id, {entry.id for entry in known})
         gone = set()
-        for entry in pool.workers:
+        for entry in known:
             if self._watch.track(pool.id, entry) is not Health.GONE:
                 continue
             end = self._watch.forget(pool.id, entry.id)
             gone.add(entry.id)
-            if end is not None and not entry.retiring:
+            if end is not None and not entry.retiring and entry in pool.workers:
                 self._judge(pool, entry, end)
             self._state.log(entry.id).unlink(missing_ok=True)
         pool.drop(gone)

@@ -54,11 +54,19 @@ class Pool:
     failed_at: float = 0.0
     reason: str | None = None
     workers: list[WorkerEntry] = field(default_factory=list)
+    # Those that were taken out of the pool for functions.
+    claimed: list[WorkerEntry] = field(default_factory=list)
+
+    def claim(self, entry: WorkerEntry) -> None:
+        """Take a worker out of the pool for good."""
+        self.workers.remove(entry)
+        self.claimed.append(entry)
 
     def retire(self, entry: WorkerEntry) -> WorkerEntry:
         """Mark a worker as one that is to end."""
         retired = replace(entry, retiring=True)
         self.workers = [retired if worker.id == entry.id else worker for worker in self.workers]
+        self.claimed = [retired if worker.id == entry.id else worker for worker in self.claimed]
         return retired
 
     def count_failure(self, entry: WorkerEntry, reason: str, now: float) -> None:
@@ -83,6 +91,7 @@ class Pool:
     def drop(self, gone: set[str]) -> None:
         """Forget workers that have ended."""
         self.workers = [worker for worker in self.workers if worker.id not in gone]
+        self.claimed = [worker for worker in self.claimed if worker.id not in gone]
 
 
 class StateDir:
@@ -122,8 +131,11 @@ class StateDir:
         try:
             with _told("read", path):
                 content = json.loads(path.read_text())
-            workers = [WorkerEntry(**entry) for entry in content.pop("workers")]
-            return Pool(workers=workers, **content)
+            workers, claimed = (
+                [WorkerEntry(**entry) for entry in content.pop(name)]
+                for name in ("workers", "claimed")
+            )
+            return Pool(workers=workers, claimed=claimed, **content)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:

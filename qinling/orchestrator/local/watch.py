@@ -127,18 +127,21 @@ class Watch:
                 self._loop.call_soon_threadsafe(self._begin, watched)
             return watched.health
 
-    def retire(self, pool_id: str, entry: WorkerEntry) -> None:
-        """Tell a tracked worker to end; kill it when it does not in time."""
+    def retire(self, pool_id: str, entry: WorkerEntry, grace: float | None = None) -> None:
+        """Tell a tracked worker to end; kill it when it does not in time.
+
+        :param grace: seconds that it gets, where it has more to end than usual.
+        """
         with self._changed:
             watched = self._find(pool_id, entry.id)
             if watched is not None:
-                self._retire(watched)
+                self._retire(watched, grace or self._shutdown_grace)
 
     def end_all(self, timeout: float) -> bool:
         """Tell all tracked workers to end; whether they have within so many seconds."""
         with self._changed:
             for watched in self._all():
-                self._retire(watched)
+                self._retire(watched, self._shutdown_grace)
             return self._changed.wait_for(
                 lambda: all(watched.health is Health.GONE for watched in self._all()), timeout
             )
@@ -179,10 +182,10 @@ class Watch:
         if not pool:
             del self._pools[watched.pool_id]
 
-    def _retire(self, watched: Watched) -> None:
+    def _retire(self, watched: Watched, grace: float) -> None:
         if not watched.retiring:
             watched.retiring = True
-            self._loop.call_soon_threadsafe(self._terminate, watched)
+            self._loop.call_soon_threadsafe(self._terminate, watched, grace)
 
     # All below runs in the watch's thread.
 
@@ -200,16 +203,16 @@ class Watch:
         if watched.grace is not None:
             watched.grace.cancel()
 
-    def _terminate(self, watched: Watched) -> None:
+    def _terminate(self, watched: Watched, grace: float) -> None:
         if watched.doomed or watched.health is Health.GONE:
             return
         self._stop_following(watched)
         self._signal(watched, signal.SIGTERM)
         watched.grace = self._loop.call_later(
-            self._shutdown_grace,
+            grace,
             self._kill,
             watched,
-            f"did not end within {self._shutdown_grace:g} s",
+            f"did not end within {grace:g} s",
         )
 
     def _kill(self, watched: Watched, wrong: str) -> None:

@@ -1,0 +1,50 @@
+"""[execution]: how executions get to workers. API and engine must have the same values."""
+
+from oslo_config import cfg
+
+GROUP = "execution"
+
+OPTS = [
+    cfg.StrOpt(
+        "secret",
+        secret=True,
+        help="Key with which the keys of workers are kept in the database: 32 bytes as base64 for "
+        "URLs, as `openssl rand -base64 32 | tr +/ -_` prints. API and engine need the same one. "
+        "When it changes, the workers that functions have are let go.",
+    ),
+    cfg.FloatOpt(
+        "start_timeout",
+        default=60.0,
+        min=1.0,
+        max=3600.0,
+        help="How long an execution waits for a worker to run it (seconds). It ends in error then.",
+    ),
+    cfg.FloatOpt(
+        "import_timeout",
+        default=30.0,
+        min=1.0,
+        max=600.0,
+        help="How long the import of a function's module may take in a worker (seconds).",
+    ),
+    cfg.IntOpt(
+        "import_memory",
+        default=256,
+        min=16,
+        max=65536,
+        help="Memory that the import of a function's module may take in a worker (MiB).",
+    ),
+    cfg.IntOpt(
+        "max_result_size",
+        default=1048576,
+        min=1024,
+        max=8388608,
+        help="Largest output of a function, as JSON (bytes). One that answers more has failed.",
+    ),
+    cfg.IntOpt(
+        "max_log_size",
+        default=1048576,
+        min=1024,
+        max=8388608,
+        help="How much of what an execution prints is kept (bytes).",
+    ),
+]

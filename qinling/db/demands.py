@@ -1,0 +1,100 @@
+"""Queries on demands: how many workers each version of a function should have."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from oslo_db import exception as db_exc
+
+from qinling.db import models
+
+Table: sa.Table = models.Demand.__table__  # type: ignore[assignment]
+_Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A row, and of its function what matters for a claim."""
+
+    function_id: str
+    function_version: int
+    wanted: int
+    project_id: str
+    revision: int
+
+
+def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: int) -> None:
+    """Want at least so many workers: of any number of askers for one more, one gets it."""
+    key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
+    raised = connection.execute(
+        sa.update(Table).where(key, Table.c.wanted < wanted).values(wanted=wanted, settled=False)
+    )
+    if raised.rowcount or connection.execute(sa.select(Table.c.wanted).where(key)).first():
+        return
+    new = {"function_id": function_id, "function_version": version, "settled": False}
+    # Of two first askers the second finds the row of the first.
+    with contextlib.suppress(db_exc.DBDuplicateEntry), connection.begin_nested():
+        connection.execute(sa.insert(Table).values(**new, wanted=wanted))
+
+
+def ask_again(connection: sa.Connection, function_id: str) -> None:
+    """The workers of a function are not what they should be, or were not when last seen."""
+    connection.execute(
+        sa.update(Table).where(Table.c.function_id == function_id).values(settled=False)
+    )
+
+
+def let_go(connection: sa.Connection, function_id: str, version: int | None = None) -> None:
+    """Want no worker of a version any more, or of any version."""
+    query = sa.update(Table).where(Table.c.function_id == function_id)
+    if version is not None:
+        query = query.where(Table.c.function_version == version)
+    connection.execute(query.values(wanted=0, settled=False))
+
+
+def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:
+    """What is wanted of a runtime's pool and may not be there yet."""
+    query = (
+        sa.select(
+            Table.c.function_id,
+            Table.c.function_version,
+            Table.c.wanted,
+            _Functions.c.project_id,
+            _Functions.c.revision,
+        )
+        .join(_Functions, _Functions.c.id == Table.c.function_id)
+        .where(_Functions.c.runtime_id == runtime_id, Table.c.settled == sa.false())
+        .order_by(Table.c.function_id, Table.c.function_version)
+    )
+    return [Demand(*row) for row in connection.execute(query)]
+
+
+def settle(connection: sa.Connection, demand: Demand) -> bool:
+    """There are as many as were wanted; False when more, or fewer, are wanted meanwhile."""
+    result = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.function_id == demand.function_id,
+            Table.c.function_version == demand.function_version,
+            Table.c.wanted == demand.wanted,
+        )
+        .values(settled=True)
+    )
+    return bool(result.rowcount)
+
+
+def runtimes(connection: sa.Connection) -> Sequence[str]:
+    """Ids of the runtimes of whose pools something is wanted."""
+    query = (
+        sa.select(_Functions.c.runtime_id)
+        .join(Table, _Functions.c.id == Table.c.function_id)
+        .where(Table.c.settled == sa.false(), _Functions.c.runtime_id.is_not(None))
+        .distinct()
+    )
+    return connection.execute(query).scalars().all()
+
+
+def remove(connection: sa.Connection, function_id: str) -> None:
+    connection.execute(sa.delete(Table).where(Table.c.function_id == function_id))
+

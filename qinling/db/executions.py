@@ -1,0 +1,227 @@
+"""Queries on executions. Each takes a connection and is one transaction (``db.api``)."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_utils import timeutils
+
+from qinling import exceptions
+from qinling.db import listing as lists
+from qinling.db import models, services
+from qinling.states import ExecutionStatus
+
+Table: sa.Table = models.Execution.__table__  # type: ignore[assignment]
+_Logs: sa.Table = models.ExecutionLog.__table__  # type: ignore[assignment]
+_Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A row. What the columns mean: ``models.Execution``."""
+
+    id: str
+    project_id: str
+    created_at: dt.datetime
+    updated_at: dt.datetime | None
+    function_id: str
+    function_version: int
+    function_alias: str | None
+    description: str | None
+    status: ExecutionStatus
+    sync: bool
+    input: str | None
+    result: str | None
+    owner: str | None
+    worker_id: str | None
+
+
+_NAMES = [entry.name for entry in fields(Execution)]
+_COLUMNS = [Table.c[name] for name in _NAMES]
+_INSERT = sa.insert(Table)
+_INSERT_LOG = sa.insert(_Logs)
+_FIND = sa.select(*_COLUMNS).where(Table.c.id == sa.bindparam("execution_id"))
+_COUNT = (
+    sa.update(_Functions)
+    .where(_Functions.c.id == sa.bindparam("counted"))
+    .values(count=_Functions.c.count + 1)
+)
+_SEND = (
+    sa.update(Table)
+    .where(
+        Table.c.id == sa.bindparam("execution_id"),
+        Table.c.owner == sa.bindparam("sender"),
+        Table.c.status == ExecutionStatus.RUNNING,
+    )
+    .values(worker_id=sa.bindparam("to_worker"))
+)
+_END = (
+    sa.update(Table)
+    .where(
+        Table.c.id == sa.bindparam("execution_id"), Table.c.status == ExecutionStatus.RUNNING
+    )
+    .values(
+        status=sa.bindparam("new_status"),
+        result=sa.bindparam("new_result"),
+        updated_at=sa.bindparam("ended_at"),
+        owner=None,
+    )
+)
+# An execution's fields that lists can be filtered and sorted by.
+LISTED = (
+    "id",
+    "function_id",
+    "function_version",
+    "function_alias",
+    "description",
+    "status",
+    "sync",
+    "project_id",
+    "created_at",
+    "updated_at",
+)
+
+
+def _execution(row: sa.Row[Any]) -> Execution:
+    values = row._asdict()
+    values["status"] = ExecutionStatus(values["status"])
+    return Execution(**values)
+
+
+def create(connection: sa.Connection, values: dict[str, Any]) -> Execution:
+    """Accept an execution, and count it.
+
+    :raises NotFound: its function has gone meanwhile.
+    """
+    execution = Execution(
+        **values,
+        created_at=timeutils.utcnow(),
+        updated_at=None,
+        status=ExecutionStatus.RUNNING,
+        result=None,
+        worker_id=None,
+    )
+    connection.execute(_INSERT, {name: getattr(execution, name) for name in _NAMES})
+    # Last: all executions of a function wait for each other here until they have committed.
+    if not connection.execute(_COUNT, {"counted": execution.function_id}).rowcount:
+        raise exceptions.NotFound.of("Function", execution.function_id)
+    return execution
+
+
+def find(connection: sa.Connection, execution_id: str) -> Execution | None:
+    row = connection.execute(_FIND, {"execution_id": execution_id}).one_or_none()
+    return None if row is None else _execution(row)
+
+
+def get(connection: sa.Connection, execution_id: str) -> Execution:
+    """:raises NotFound: there is no such execution."""
+    execution = find(connection, execution_id)
+    if execution is None:
+        raise exceptions.NotFound.of("Execution", execution_id)
+    return execution
+
+
+def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
+    """A page of a project's executions; of everybody's when it is None."""
+    visible = [] if project_id is None else [Table.c.project_id == project_id]
+    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
+    return lists.Page(
+        [_execution(row) for row in rows], None if keys is None else lists.encode_cursor(keys)
+    )
+
+
+def log(connection: sa.Connection, execution_id: str) -> str:
+    """What it printed, empty until its end."""
+    query = sa.select(_Logs.c.log).where(_Logs.c.execution_id == execution_id)
+    return connection.execute(query).scalar() or ""
+
+
+def take(connection: sa.Connection, execution_id: str, owner: str) -> Execution | None:
+    """Own an execution that nobody has; None when somebody has, or it has ended."""
+    taken = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.id == execution_id,
+            Table.c.owner.is_(None),
+            Table.c.status == ExecutionStatus.RUNNING,
+        )
+        .values(owner=owner)
+    )
+    return find(connection, execution_id) if taken.rowcount else None
+
+
+def inherit(connection: sa.Connection, execution_id: str, lost: str, owner: str) -> bool:
+    """Own an execution whose owner is gone."""
+    result = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.id == execution_id,
+            Table.c.owner == lost,
+            Table.c.status == ExecutionStatus.RUNNING,
+        )
+        .values(owner=owner)
+    )
+    return bool(result.rowcount)
+
+
+def send(connection: sa.Connection, execution: Execution, worker_id: str | None) -> bool:
+    """Note the worker that is about to get it, or that it did not get it after all.
+
+    :returns: False when it has ended, or has another owner by now.
+    """
+    key = {"execution_id": execution.id, "sender": execution.owner, "to_worker": worker_id}
+    return bool(connection.execute(_SEND, key).rowcount)
+
+
+def end(
+    connection: sa.Connection,
+    execution_id: str,
+    status: ExecutionStatus,
+    result: str,
+    log: str,
+) -> bool:
+    """The one end of an execution; False when it had one before."""
+    ended = connection.execute(
+        _END,
+        {
+            "execution_id": execution_id,
+            "new_status": status,
+            "new_result": result,
+            "ended_at": timeutils.utcnow(),
+        },
+    )
+    if ended.rowcount and log:
+        connection.execute(_INSERT_LOG, {"execution_id": execution_id, "log": log})
+    return bool(ended.rowcount)
+
+
+def remove(connection: sa.Connection, execution_id: str) -> None:
+    connection.execute(sa.delete(_Logs).where(_Logs.c.execution_id == execution_id))
+    connection.execute(sa.delete(Table).where(Table.c.id == execution_id))
+
+
+def waiting(connection: sa.Connection, limit: int = 1000) -> Sequence[str]:
+    """Ids of the executions that nobody has taken."""
+    query = (
+        sa.select(Table.c.id)
+        .where(Table.c.status == ExecutionStatus.RUNNING, Table.c.owner.is_(None))
+        .order_by(Table.c.created_at)
+        .limit(limit)
+    )
+    return connection.execute(query).scalars().all()
+
+
+def orphans(connection: sa.Connection, limit: int = 1000) -> list[Execution]:
+    """Executions whose owners have no lease any more."""
+    query = (
+        sa.select(*_COLUMNS)
+        .where(
+            Table.c.status == ExecutionStatus.RUNNING,
+            Table.c.owner.is_not(None),
+            Table.c.owner.not_in(services.living(connection)),
+        )
+        .limit(limit)
+    )
+    return [_execution(row) for row in connection.execute(query)]

@@ -1,0 +1,112 @@
+"""Queries on workers that were claimed for functions."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+
+from qinling.db import models
+from qinling.states import WorkerStatus
+
+Table: sa.Table = models.Worker.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A row. What the columns mean: ``models.Worker``."""
+
+    id: str
+    function_id: str
+    function_version: int
+    revision: int
+    runtime_id: str
+    boot_id: str | None
+    address: str
+    key: str
+    status: WorkerStatus
+    claimed_at: dt.datetime
+
+
+_NAMES = [entry.name for entry in fields(Worker)]
+_COLUMNS = [Table.c[name] for name in _NAMES]
+_SERVING = sa.select(*_COLUMNS).where(
+    Table.c.function_id == sa.bindparam("function_id"),
+    Table.c.function_version == sa.bindparam("function_version"),
+    Table.c.revision == sa.bindparam("revision"),
+)
+
+
+def _worker(row: sa.Row[Any]) -> Worker:
+    values = row._asdict()
+    values["status"] = WorkerStatus(values["status"])
+    return Worker(**values)
+
+
+def create(connection: sa.Connection, worker: Worker) -> None:
+    connection.execute(
+        sa.insert(Table), {name: getattr(worker, name) for name in _NAMES}
+    )
+
+
+def find(connection: sa.Connection, worker_id: str) -> Worker | None:
+    row = connection.execute(sa.select(*_COLUMNS).where(Table.c.id == worker_id)).one_or_none()
+    return None if row is None else _worker(row)
+
+
+def serving(
+    connection: sa.Connection, function_id: str, version: int, revision: int
+) -> list[Worker]:
+    """The workers that have, or get, just this code."""
+    key = {"function_id": function_id, "function_version": version, "revision": revision}
+    return [_worker(row) for row in connection.execute(_SERVING, key)]
+
+
+def of_function(connection: sa.Connection, function_id: str) -> list[Worker]:
+    query = sa.select(*_COLUMNS).where(Table.c.function_id == function_id)
+    return [_worker(row) for row in connection.execute(query.order_by(Table.c.claimed_at))]
+
+
+def of_runtime(connection: sa.Connection, runtime_id: str) -> list[Worker]:
+    query = sa.select(*_COLUMNS).where(Table.c.runtime_id == runtime_id)
+    return [_worker(row) for row in connection.execute(query.order_by(Table.c.claimed_at))]
+
+
+def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:
+    """It has its function; False when it is to be let go meanwhile."""
+    return _move(connection, worker_id, WorkerStatus.LOADING, WorkerStatus.READY, boot_id=boot_id)
+
+
+def drain(connection: sa.Connection, worker_id: str) -> None:
+    """Nobody is to be sent to it any more."""
+    connection.execute(
+        sa.update(Table).where(Table.c.id == worker_id).values(status=WorkerStatus.DRAINING)
+    )
+
+
+def remove(connection: sa.Connection, worker_id: str) -> None:
+    connection.execute(sa.delete(Table).where(Table.c.id == worker_id))
+
+
+def runtimes_to_look_at(connection: sa.Connection) -> Sequence[str]:
+    """Ids of the runtimes that have workers which are on their way in or out."""
+    query = sa.select(Table.c.runtime_id).where(Table.c.status != WorkerStatus.READY).distinct()
+    return connection.execute(query).scalars().all()
+
+
+def loading(connection: sa.Connection) -> Sequence[str]:
+    """Ids of the workers that wait for their function."""
+    query = sa.select(Table.c.id).where(Table.c.status == WorkerStatus.LOADING)
+    return connection.execute(query).scalars().all()
+
+
+def _move(
+    connection: sa.Connection, worker_id: str, old: WorkerStatus, new: WorkerStatus, **values: Any
+) -> bool:
+    result = connection.execute(
+        sa.update(Table)
+        .where(Table.c.id == worker_id, Table.c.status == old)
+        .values(status=new, **values)
+    )
+    return bool(result.rowcount)

@@ -1,0 +1,270 @@
+"""Takes an execution to its one end: picks a worker, sends, records.
+
+An execution is sent to one worker only. Where the answer means "not run"
+another one gets it; after anything else the same worker is asked again by the
+execution's id, and nobody else is.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from oslo_config import cfg
+from oslo_log import log
+
+from qinling import context, exceptions, rpc
+from qinling.db import api as db_api
+from qinling.db import demands, executions, functions, workers
+from qinling.execution.keys import Keys
+from qinling.execution.line import Found, Line
+from qinling.execution.worker import Outcome, WorkerClient
+from qinling.states import ExecutionStatus, WorkerStatus
+
+LOG = log.getLogger(__name__)
+
+_FAILED = "Function execution failed."
+_CANCELLED = "Function execution was cancelled."
+# Seconds between two questions to a worker whose answer was lost, and beyond the
+# function's timeout until it is given up.
+_ASK_AGAIN = 0.2
+_PATIENCE = 15.0
+# Lines that are kept; idle ones go when there are more.
+_LINES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What is run: a function at a version, at a revision."""
+
+    function_id: str
+    version: int
+    revision: int
+
+
+class Dispatcher:
+    """Runs executions in the threads of whoever calls.
+
+    :param owner: the lease of this process: it is alive, and has what it runs.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: db_api.Database,
+        engine: "rpc.EngineNotifier",
+        owner: Callable[[], str],
+    ) -> None:
+        self._options = conf.execution
+        self._concurrency = conf.engine.function_concurrency
+        self._most = conf.engine.max_workers_per_function
+        self._db = db
+        self._engine = engine
+        self._owner = owner
+        self._keys = Keys(conf)
+        self._lock = threading.Lock()
+        self._lines: dict[Code, Line] = {}
+
+    def start(
+        self, values: dict[str, Any], function: functions.Function, asked_by: context.RequestContext
+    ) -> executions.Execution:
+        """Accept a synchronous execution and take it to its end."""
+        code = Code(function.id, values["function_version"], function.revision)
+        line = self._line(code, asked_by)
+        client = line.try_take()
+        try:
+            execution = self._db.write(
+                executions.create,
+                values | {"owner": self._owner(), "worker_id": client.id if client else None},
+            )
+        except BaseException:
+            if client is not None:
+                line.give_back(client)
+            raise
+        return self._run(execution, function, line, client)
+
+    def run(
+        self,
+        execution: executions.Execution,
+        function: functions.Function,
+        asked_by: context.RequestContext,
+    ) -> executions.Execution:
+        """Take an execution that this process owns, and that nobody was sent, to its end."""
+        code = Code(function.id, execution.function_version, function.revision)
+        return self._run(execution, function, self._line(code, asked_by), None)
+
+    def recover(self, execution: executions.Execution, timeout: float) -> None:
+        """End an execution whose owner is gone, as its worker says."""
+        client = self._client_of(execution)
+        outcome = None if client is None else self._ask(client, execution.id, timeout)
+        if outcome is None:
+            self._end(execution, ExecutionStatus.ERROR, _FAILED, 0.0, "")
+        else:
+            self._record(execution, outcome)
+
+    def cancel(self, execution: executions.Execution) -> None:
+        """Stop an execution where it runs, if it does."""
+        client = self._client_of(execution)
+        if client is not None:
+            try:
+                client.cancel(execution.id)
+            except exceptions.WorkerError as error:
+                LOG.info("Execution %s is stopped by nobody: %s", execution.id, error)
+
+    def _run(
+        self,
+        execution: executions.Execution,
+        function: functions.Function,
+        line: Line,
+        client: WorkerClient | None,
+    ) -> executions.Execution:
+        began = time.monotonic()
+        try:
+            outcome = self._deliver(execution, function, line, client, began)
+        except (exceptions.WorkerError, exceptions.DatabaseUnavailable) as error:
+            LOG.warning("Execution %s cannot be run: %s", execution.id, error)
+            output = f"{_FAILED} {error}"
+            return self._end(
+                execution, ExecutionStatus.ERROR, output, time.monotonic() - began, ""
+            )
+        return self._record(execution, outcome)
+
+    def _deliver(
+        self,
+        execution: executions.Execution,
+        function: functions.Function,
+        line: Line,
+        client: WorkerClient | None,
+        began: float,
+    ) -> Outcome:
+        """Send it, to one worker after the other until one runs it."""
+        deadline = began + self._options.start_timeout
+        noted = client is not None
+        while True:
+            if client is None:
+                client = line.take(deadline)
+            if not noted and not self._db.write(executions.send, execution, client.id):
+                line.give_back(client)
+                return Outcome("cancelled", _CANCELLED, 0.0, "")
+            try:
+                outcome = self._send(execution, function, client)
+            except exceptions.WorkerBusy:
+                line.is_busy(client)
+            except exceptions.WorkerGone as error:
+                LOG.info("Worker %s is gone: %s", client.id, error)
+                line.is_gone(client)
+                self._tell(function.id)
+            except BaseException:
+                line.is_gone(client)
+                raise
+            else:
+                line.give_back(client)
+                return outcome
+            client, noted = None, False
+
+    def _send(
+        self, execution: executions.Execution, function: functions.Function, client: WorkerClient
+    ) -> Outcome:
+        try:
+            return client.execute(execution.id, execution.input, function.timeout)
+        except exceptions.WorkerLost as error:
+            LOG.info("Execution %s: %s", execution.id, error)
+        outcome = self._ask(client, execution.id, function.timeout)
+        if outcome is None:
+            raise exceptions.WorkerLost("its worker was lost while it ran")
+        return outcome
+
+    def _ask(self, client: WorkerClient, execution_id: str, timeout: float) -> Outcome | None:
+        """The result of what was sent; None when nobody will ever know."""
+        deadline = time.monotonic() + timeout + _PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                outcome = client.result(execution_id)
+            except exceptions.WorkerGone:
+                return None
+            except exceptions.WorkerLost:
+                outcome = None
+            if outcome is not None:
+                return outcome
+            time.sleep(_ASK_AGAIN)
+        return None
+
+    def _record(self, execution: executions.Execution, outcome: Outcome) -> executions.Execution:
+        status = {"success": ExecutionStatus.SUCCESS, "failed": ExecutionStatus.FAILED}.get(
+            outcome.status, ExecutionStatus.ERROR
+        )
+        output = _CANCELLED if outcome.status == "cancelled" else outcome.output
+        return self._end(execution, status, output, outcome.duration, outcome.log)
+
+    def _end(
+        self,
+        execution: executions.Execution,
+        status: ExecutionStatus,
+        output: Any,
+        duration: float,
+        log: str,
+    ) -> executions.Execution:
+        """Write the end down; what is answered is what stands in the row."""
+        result = json.dumps({"output": output, "duration": round(duration, 6)})
+        if self._db.write(executions.end, execution.id, status, result, log):
+            return replace(execution, status=status, result=result)
+        # It had its end: it was cancelled, or taken for lost, or deleted.
+        ended = self._db.read(executions.find, execution.id)
+        if ended is not None:
+            return ended
+        result = json.dumps({"output": _CANCELLED, "duration": round(duration, 6)})
+        return replace(execution, status=ExecutionStatus.ERROR, result=result)
+
+    def _tell(self, function_id: str) -> None:
+        """A worker is not what its row says: let the engine look."""
+        self._db.write(demands.ask_again, function_id)
+        self._engine.update_function(context.RequestContext(), function_id)
+
+    def _client_of(self, execution: executions.Execution) -> WorkerClient | None:
+        row = self._db.read(workers.find, execution.worker_id) if execution.worker_id else None
+        try:
+            return None if row is None else self._client(row)
+        except exceptions.WorkerGone:
+            return None
+
+    def _client(self, row: workers.Worker) -> WorkerClient:
+        key = self._keys.reveal(row.key)
+        return WorkerClient(row.id, row.address, key, row.revision, row.boot_id)
+
+    def _line(self, code: Code, asked_by: context.RequestContext) -> Line:
+        with self._lock:
+            line = self._lines.pop(code, None)
+            if line is None:
+                line = self._make_line(code, asked_by)
+            # Last in, and so the last of the idle ones to go.
+            self._lines[code] = line
+            if len(self._lines) > _LINES:
+                self._drop_idle()
+            return line
+
+    def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
+        def look(known: dict[str, WorkerClient]) -> Found:
+            rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
+            serving = [
+                known.get(row.id) or self._client(row)
+                for row in rows
+                if row.status is WorkerStatus.READY
+            ]
+            coming = sum(1 for row in rows if row.status is WorkerStatus.LOADING)
+            return Found(serving, coming)
+
+        def want(number: int) -> None:
+            self._db.write(demands.raise_to, code.function_id, code.version, number)
+            self._engine.update_function(asked_by, code.function_id)
+
+        return Line(self._concurrency, self._most, look, want)
+
+    def _drop_idle(self) -> None:
+        for code, line in list(self._lines.items()):
+            if len(self._lines) <= _LINES:
+                return
+            if line.idle():
+                del self._lines[code]
+                line.close()

@@ -1,0 +1,204 @@
+"""Who runs next: the workers of one version of a function, and those who wait for them.
+
+One line per process and version. Whoever finds no free place becomes the line's
+watcher, if it has none yet: it asks the database for workers, and for more of
+them, until it has a place itself; the others wait for what it finds.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qinling import exceptions
+from qinling.execution.worker import WorkerClient
+
+# Seconds between two looks at the workers' rows: at first, and at most.
+_LOOK_EVERY = 0.004
+_LOOK_AT_MOST = 0.25
+_SLOWER = 1.3
+# Seconds after which what is wanted is said again.
+_SAY_AGAIN = 2.0
+# Seconds for which a worker that said that it is busy is believed.
+_BUSY = 0.05
+
+
+@dataclass(slots=True)
+class Seat:
+    """A worker with a place for ``concurrency`` executions."""
+
+    client: WorkerClient
+    in_flight: int = 0
+    busy_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the rows say: clients of the workers that serve, and how many are on their way."""
+
+    serving: Sequence[WorkerClient]
+    coming: int
+
+
+class Line:
+    """:param concurrency: executions of one worker at a time.
+    :param most: workers that the version may have.
+    :param look: reads the rows, given the clients that are known by id.
+    :param want: asks for so many workers in all.
+    """
+
+    def __init__(
+        self,
+        concurrency: int,
+        most: int,
+        look: Callable[[dict[str, WorkerClient]], Found],
+        want: Callable[[int], None],
+    ) -> None:
+        self._concurrency = concurrency
+        self._most = most
+        self._look = look
+        self._want = want
+        self._changed = threading.Condition()
+        self._seats: dict[str, Seat] = {}
+        self._waiting = 0
+        self._watched = False
+
+    def idle(self) -> bool:
+        """Whether nobody has a place, or waits for one."""
+        with self._changed:
+            return not self._waiting and not any(seat.in_flight for seat in self._seats.values())
+
+    def close(self) -> None:
+        for seat in self._seats.values():
+            seat.client.close()
+
+    def try_take(self) -> WorkerClient | None:
+        """A place in a worker that is known, if one is free and nobody waits for it."""
+        with self._changed:
+            return None if self._waiting else self._take()
+
+    def take(self, deadline: float) -> WorkerClient:
+        """A place in a worker, waiting for it.
+
+        :param deadline: on the monotonic clock.
+        :raises NoWorker: none could be had in time.
+        """
+        with self._changed:
+            self._waiting += 1
+            try:
+                while True:
+                    client = self._take()
+                    if client is not None:
+                        return client
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise exceptions.NoWorker("no worker was free in time")
+                    if self._watched:
+                        self._changed.wait(left)
+                    else:
+                        self._watch(deadline)
+            finally:
+                self._waiting -= 1
+
+    def give_back(self, client: WorkerClient) -> None:
+        """An execution has ended."""
+        with self._changed:
+            seat = self._seats.get(client.id)
+            if seat is not None and seat.client is client:
+                seat.in_flight -= 1
+                seat.busy_until = 0.0
+                self._changed.notify()
+
+    def is_busy(self, client: WorkerClient) -> None:
+        """The worker has no place, whatever is known here: others send to it, too."""
+        with self._changed:
+            seat = self._seats.get(client.id)
+            if seat is not None and seat.client is client:
+                seat.in_flight -= 1
+                seat.busy_until = time.monotonic() + _BUSY
+
+    def is_gone(self, client: WorkerClient) -> None:
+        """The worker takes no more."""
+        with self._changed:
+            seat = self._seats.get(client.id)
+            if seat is not None and seat.client is client:
+                del self._seats[client.id]
+        client.close()
+
+    def _take(self) -> WorkerClient | None:
+        now = time.monotonic()
+        free = [
+            seat
+            for seat in self._seats.values()
+            if seat.in_flight < self._concurrency and seat.busy_until <= now
+        ]
+        if not free:
+            return None
+        seat = min(free, key=lambda each: each.in_flight)
+        seat.in_flight += 1
+        return seat.client
+
+    def _watch(self, deadline: float) -> None:
+        """Find more workers until one has a place. The lock is held, but for looks and words."""
+        self._watched = True
+        pause, said, said_at = _LOOK_EVERY, 0, 0.0
+        try:
+            while not self._has_place() and time.monotonic() < deadline:
+                needed, known = self._needed(), {s.client.id: s.client for s in self._seats.values()}
+                self._changed.release()
+                try:
+                    found = self._look(known)
+                    now = time.monotonic()
+                    there = len(found.serving) + found.coming
+                    if self._all_busy(found):
+                        needed = max(needed, there + 1)
+                    needed = min(needed, self._most)
+                    if needed > max(there, said) or (needed > there and now - said_at > _SAY_AGAIN):
+                        self._want(needed)
+                        said, said_at = needed, now
+                finally:
+                    self._changed.acquire()
+                self._see(found.serving)
+                if not self._has_place():
+                    self._changed.wait(min(pause, max(deadline - time.monotonic(), 0.0)))
+                    pause = min(pause * _SLOWER, _LOOK_AT_MOST)
+        finally:
+            self._watched = False
+            # One of those who wait is the next watcher.
+            self._changed.notify_all()
+
+    def _needed(self) -> int:
+        running = sum(seat.in_flight for seat in self._seats.values())
+        return math.ceil((running + self._waiting) / self._concurrency)
+
+    def _has_place(self) -> bool:
+        now = time.monotonic()
+        return any(
+            seat.in_flight < self._concurrency and seat.busy_until <= now
+            for seat in self._seats.values()
+        )
+
+    def _all_busy(self, found: Found) -> bool:
+        """Whether all workers are full by what they say themselves, and none is coming."""
+        now = time.monotonic()
+        seats = [self._seats.get(client.id) for client in found.serving]
+        return (
+            bool(seats)
+            and not found.coming
+            and all(
+                seat is not None
+                and (seat.busy_until > now or seat.in_flight >= self._concurrency)
+                for seat in seats
+            )
+        )
+
+    def _see(self, serving: Sequence[WorkerClient]) -> None:
+        clients = {client.id: client for client in serving}
+        for worker_id in self._seats.keys() - clients.keys():
+            del self._seats[worker_id]
+        for worker_id, client in clients.items():
+            seat = self._seats.get(worker_id)
+            if seat is None or seat.client is not client:
+                self._seats[worker_id] = Seat(client)
+                self._changed.notify_all()

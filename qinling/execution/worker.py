@@ -1,0 +1,218 @@
+"""Talking to one worker.
+
+Each call says whether the worker may have run something: an error that means
+"not run" allows another worker, any other one does not.
+"""
+
+import base64
+import http.client
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qinling import exceptions
+from qinling.worker import signing
+
+
+# Bytes of an answer: a result and a log, each as long as they may be, in JSON.
+_MAX_ANSWER = 64 * 1024 * 1024
+# Seconds for anything but the run of a function.
+_PATIENCE = 5.0
+# Connections that are kept open to one worker.
+_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: ``success``, ``failed`` or ``cancelled``."""
+
+    status: str
+    output: Any
+    duration: float
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A worker has its function. ``boot_id`` tells this start of its server from the next."""
+
+    boot_id: str
+    imported: bool
+
+
+class WorkerClient:
+    """One claimed worker. Safe to use from several threads.
+
+    :param boot_id: of the server that was loaded; None before that.
+    :param key: what requests and answers are signed with.
+    """
+
+    def __init__(
+        self, worker_id: str, address: str, key: bytes, revision: int, boot_id: str | None = None
+    ) -> None:
+        self.id = worker_id
+        self._host, _, port = address.rpartition(":")
+        self._port = int(port)
+        self._key = key
+        self._revision = revision
+        self._boot_id = boot_id
+        self._lock = threading.Lock()
+        self._idle: list[http.client.HTTPConnection] = []
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def load(self, function: Mapping[str, Any], package: bytes, patience: float) -> Loaded:
+        """Give the worker its function, and its key with it. Again is no matter.
+
+        :param function: what ``/specialize`` takes, but for the worker's identity and key.
+        :raises WorkerGone: it is not the one that was claimed. :raises WorkerLost: it broke.
+        """
+        status, healthy = self._exchange("GET", "/healthz", b"", {}, _PATIENCE)
+        if status != 200 or healthy.get("worker_id") != self.id:
+            raise exceptions.WorkerGone(f"{self._host}:{self._port} answers {status} {healthy}")
+        boot_id = str(healthy.get("boot_id"))
+        metadata = {
+            **function,
+            "worker_id": self.id,
+            "boot_id": boot_id,
+            "revision": self._revision,
+            "key": self._key.hex(),
+        }
+        headers = {
+            "Content-Type": "application/zip",
+            "Qinling-Function": base64.b64encode(json.dumps(metadata).encode()).decode(),
+        }
+        status, answer = self._exchange("POST", "/specialize", package, headers, patience)
+        if status in (409, 421):
+            raise exceptions.WorkerGone(str(answer.get("error")))
+        if status != 200:
+            raise exceptions.WorkerLost(f"/specialize answered {status}: {answer.get('error')}")
+        return Loaded(boot_id, bool(answer.get("imported")))
+
+    def execute(self, execution_id: str, text: str | None, timeout: float) -> Outcome:
+        """Run the function, or join its run, or take its result, by the execution's id.
+
+        :param text: the execution's input. :param timeout: the function's (seconds).
+        :raises WorkerGone, WorkerBusy: it was not run. :raises WorkerLost: ask ``result``.
+        """
+        body = {
+            "worker_id": self.id,
+            "boot_id": self._boot_id,
+            "revision": self._revision,
+            "execution_id": execution_id,
+            "input": text,
+            "timeout": timeout,
+        }
+        status, answer = self._signed("POST", "/execute", body, timeout + _PATIENCE)
+        if status in (410, 421):
+            raise exceptions.WorkerGone(str(answer.get("error")))
+        if status == 429:
+            raise exceptions.WorkerBusy(f"worker {self.id} is busy")
+        return self._outcome(status, answer)
+
+    def result(self, execution_id: str) -> Outcome | None:
+        """How an execution ended; None while it runs.
+
+        :raises WorkerGone: the worker, or its memory of this execution, is gone.
+        :raises WorkerLost: it does not answer.
+        """
+        status, answer = self._signed("GET", f"/executions/{execution_id}", None, _PATIENCE)
+        if status == 202:
+            return None
+        if status == 404:
+            raise exceptions.WorkerGone(f"worker {self.id} knows nothing of it")
+        return self._outcome(status, answer)
+
+    def cancel(self, execution_id: str) -> None:
+        """Stop an execution where it runs.
+
+        :raises WorkerGone, WorkerLost: there is nobody to be told.
+        """
+        self._signed("DELETE", f"/executions/{execution_id}", None, _PATIENCE)
+
+    def _outcome(self, status: int, answer: Mapping[str, Any]) -> Outcome:
+        if status != 200:
+            raise exceptions.WorkerLost(
+                f"worker {self.id} answered {status}: {answer.get('error')}"
+            )
+        return Outcome(
+            answer["status"], answer["output"], float(answer["duration"]), answer["log"]
+        )
+
+    def _signed(
+        self, method: str, path: str, body: Mapping[str, Any] | None, patience: float
+    ) -> tuple[int, dict[str, Any]]:
+        content = b"" if body is None else json.dumps(body).encode()
+        return self._exchange(method, path, content, None, patience)
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        content: bytes,
+        headers: dict[str, str] | None,
+        patience: float,
+    ) -> tuple[int, dict[str, Any]]:
+        """One request, signed unless it has headers of its own."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is not None:
+            try:
+                return self._on(connection, method, path, content, headers, patience)
+            except exceptions.WorkerLost:
+                # It may only have been closed meanwhile; each request may be sent again.
+                pass
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise exceptions.WorkerGone(
+                f"nobody answers at {self._host}:{self._port}: {error.strerror or error}"
+            ) from error
+        return self._on(connection, method, path, content, headers, patience)
+
+    def _on(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        content: bytes,
+        headers: dict[str, str] | None,
+        patience: float,
+    ) -> tuple[int, dict[str, Any]]:
+        signed = headers is None
+        sent = signing.sign_request(self._key, method, path, content) if headers is None else headers
+        connection.sock.settimeout(patience)
+        try:
+            connection.request(method, path, content or None, sent)
+            answer = connection.getresponse()
+            body = answer.read(_MAX_ANSWER)
+            if signed:
+                found = {signing.SIGNATURE: answer.getheader(signing.SIGNATURE, "")}
+                signing.check_answer(
+                    self._key, answer.status, sent[signing.NONCE], found, body
+                )
+            parsed = json.loads(body) if body else {}
+        except signing.Refused as error:
+            connection.close()
+            if answer.status == 401:
+                # It was not loaded with this key: it started anew, or is another one.
+                raise exceptions.WorkerGone(f"worker {self.id} does not know its key") from error
+            raise exceptions.WorkerLost(f"worker {self.id}: {error}") from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            connection.close()
+            raise exceptions.WorkerLost(
+                f"worker {self.id} did not answer: {error or type(error).__name__}"
+            ) from error
+        with self._lock:
+            if len(self._idle) < _KEPT:
+                self._idle.append(connection)
+                return answer.status, parsed
+        connection.close()
+        return answer.status, parsed
