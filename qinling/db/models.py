@@ -68,6 +68,48 @@ class Runtime(Base):
     )
 
 
+class Function(Base):
+    """A function as its owner asked for it."""
+
+    __tablename__ = "functions"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    created_at: orm.Mapped[dt.datetime]
+    updated_at: orm.Mapped[dt.datetime | None]
+    name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    # As that of a runtime.
+    name_missing: orm.Mapped[int | None] = orm.mapped_column(
+        sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=True)
+    )
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    # None when an image is the function.
+    runtime_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    # Where its code is from, the JSON object that is answered.
+    code: orm.Mapped[str] = orm.mapped_column(sa.Text)
+    # What the store of packages knows its zip by (SHA-256, hex).
+    package: orm.Mapped[str | None] = orm.mapped_column(sa.String(64))
+    entry: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    # Millicpu, bytes and seconds.
+    cpu: orm.Mapped[int]
+    memory_size: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    timeout: orm.Mapped[int]
+    # Executions so far.
+    count: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+    # The number of the version that was made last, 0 before the first.
+    latest_version: orm.Mapped[int]
+    # Raised by each change that workers which have the function cannot follow.
+    revision: orm.Mapped[int]
+
+    __table_args__ = (
+        sa.Index("ix_functions_created", "project_id", "created_at", "id"),
+        sa.Index("ix_functions_name", "project_id", "name_missing", "name", "created_at", "id"),
+        sa.Index("ix_functions_runtime", "runtime_id"),
+        sa.Index("ix_functions_package", "package"),
+        TABLE_OPTIONS,
+    )
+
+
 class Service(Base):
     """A running process of the service and its lease."""
 

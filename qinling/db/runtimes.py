@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from oslo_utils import timeutils
 
 from qinling import exceptions, states
+from qinling.db import functions, models
 from qinling.db import listing as lists
-from qinling.db import models
 from qinling.states import RuntimeStatus
 
 # Core's table: the mapped class would cost each query its annotations.
@@ -152,8 +152,18 @@ def upgrade(connection: sa.Connection, runtime: Runtime, values: dict[str, Any])
 
 
 def delete(connection: sa.Connection, runtime: Runtime) -> bool:
-    """Mark the runtime as to be deleted; False when somebody else changed the row."""
-    return transition(connection, runtime, RuntimeStatus.DELETING, status_reason=None)
+    """Mark the runtime as to be deleted; False when somebody else changed the row.
+
+    :raises Forbidden: functions use it.
+    """
+    if not transition(connection, runtime, RuntimeStatus.DELETING, status_reason=None):
+        return False
+    # Only now: whoever made a function of it meanwhile held the row until that was committed.
+    if functions.uses(connection, runtime.id):
+        raise exceptions.Forbidden(
+            f"Runtime {runtime.id} cannot be deleted while functions use it."
+        )
+    return True
 
 
 def transition(

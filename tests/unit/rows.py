@@ -1,4 +1,4 @@
-"""Rows of runtimes in any state, put straight into the tables."""
+"""Rows of runtimes and functions in any state, put straight into the tables."""
 
 import datetime as dt
 import uuid
@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qinling.db import api as db_api
-from qinling.db import models, runtimes
+from qinling.db import functions, models, runtimes
 
 #: A runtime that was asked for and that nobody has looked at yet.
 NEW: dict[str, Any] = {
@@ -58,3 +58,34 @@ def delete(db: db_api.Database, *runtime_ids: str) -> None:
         connection.execute(sa.delete(models.Runtime).where(condition))
 
     db.write(query)
+
+
+#: A function that nobody has called yet.
+NEW_FUNCTION: dict[str, Any] = {
+    "project_id": "project",
+    "created_at": dt.datetime(2026, 1, 31, 12, 0, 0, 123456),
+    "updated_at": None,
+    "name": None,
+    "description": None,
+    "runtime_id": None,
+    "code": '{"source": "package", "md5sum": "d41d8cd98f00b204e9800998ecf8427e"}',
+    "package": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "entry": "main.main",
+    "cpu": 100,
+    "memory_size": 33554432,
+    "timeout": 5,
+    "count": 0,
+    "latest_version": 0,
+    "revision": 1,
+}
+
+
+def insert_function(db: db_api.Database, **values: Any) -> functions.Function:
+    """Insert one function, `NEW_FUNCTION` but for what is named, and return it as read back."""
+    row = NEW_FUNCTION | {"id": str(uuid.uuid4())} | values
+
+    def query(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(models.Function), [row])
+
+    db.write(query)
+    return db.read(functions.get, row["id"])

@@ -1,0 +1,156 @@
+"""Queries on functions. Each takes a connection and is one transaction (``db.api``)."""
+
+import datetime as dt
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_utils import timeutils
+
+from qinling import exceptions
+from qinling.db import listing as lists
+from qinling.db import models
+from qinling.states import RuntimeStatus
+
+Table: sa.Table = models.Function.__table__  # type: ignore[assignment]
+_Runtimes: sa.Table = models.Runtime.__table__  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A row. What the columns mean: ``models.Function``."""
+
+    id: str
+    project_id: str
+    created_at: dt.datetime
+    updated_at: dt.datetime | None
+    name: str | None
+    description: str | None
+    runtime_id: str | None
+    code: str
+    package: str | None
+    entry: str | None
+    cpu: int
+    memory_size: int
+    timeout: int
+    count: int
+    latest_version: int
+    revision: int
+
+
+_NAMES = [entry.name for entry in fields(Function)]
+_COLUMNS = [Table.c[name] for name in _NAMES]
+# Statements of every call, made once: SQLAlchemy compiles them once, too.
+_INSERT = sa.insert(Table)
+_FIND = sa.select(*_COLUMNS).where(Table.c.id == sa.bindparam("function_id"))
+# A function's fields that lists can be filtered and sorted by.
+LISTED = (
+    "id",
+    "name",
+    "description",
+    "runtime_id",
+    "entry",
+    "cpu",
+    "memory_size",
+    "timeout",
+    "count",
+    "latest_version",
+    "project_id",
+    "created_at",
+    "updated_at",
+)
+# Fields that workers which have the function need not know of.
+DESCRIPTIVE = frozenset({"name", "description", "timeout"})
+
+
+def create(connection: sa.Connection, values: dict[str, Any]) -> Function:
+    """Insert a function.
+
+    :raises BadRequest: its runtime is not available. None that is can be
+        deleted until this is committed.
+    """
+    function = Function(
+        **values,
+        created_at=timeutils.utcnow(),
+        updated_at=None,
+        count=0,
+        latest_version=0,
+        revision=1,
+    )
+    if function.runtime_id is not None:
+        _hold_runtime(connection, function.runtime_id)
+    connection.execute(_INSERT, {name: getattr(function, name) for name in _NAMES})
+    return function
+
+
+def find(connection: sa.Connection, function_id: str) -> Function | None:
+    row = connection.execute(_FIND, {"function_id": function_id}).one_or_none()
+    return None if row is None else Function(**row._asdict())
+
+
+def get(connection: sa.Connection, function_id: str) -> Function:
+    """:raises NotFound: there is no such function."""
+    function = find(connection, function_id)
+    if function is None:
+        raise exceptions.NotFound.of("Function", function_id)
+    return function
+
+
+def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
+    """A page of the functions of ``project_id``; of everything when it is None."""
+    visible = [] if project_id is None else [Table.c.project_id == project_id]
+    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
+    return lists.Page(
+        [Function(**row._asdict()) for row in rows],
+        None if keys is None else lists.encode_cursor(keys),
+    )
+
+
+def update(connection: sa.Connection, function: Function, values: dict[str, Any]) -> bool:
+    """Change the function, and raise its revision unless all of it is ``DESCRIPTIVE``.
+
+    :returns: False when the row is no longer at the revision of ``function``:
+        somebody else changed it, and nothing was done.
+    """
+    revised = not values.keys() <= DESCRIPTIVE
+    result = connection.execute(
+        sa.update(Table)
+        .where(Table.c.id == function.id, Table.c.revision == function.revision)
+        .values(**values, revision=function.revision + revised, updated_at=timeutils.utcnow())
+    )
+    return bool(result.rowcount)
+
+
+def delete(connection: sa.Connection, function: Function) -> bool:
+    """Delete the row; returns as ``update``."""
+    result = connection.execute(
+        sa.delete(Table).where(Table.c.id == function.id, Table.c.revision == function.revision)
+    )
+    return bool(result.rowcount)
+
+
+def uses(connection: sa.Connection, runtime_id: str) -> bool:
+    """Whether any function is of this runtime."""
+    return _any(connection, Table.c.runtime_id == runtime_id)
+
+
+def package_is_used(connection: sa.Connection, digest: str) -> bool:
+    """Whether anything in the database is of this package."""
+    return _any(connection, Table.c.package == digest)
+
+
+def _any(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
+    query = sa.select(sa.literal(1)).select_from(Table).where(condition).limit(1)
+    return connection.execute(query).scalar() is not None
+
+
+def _hold_runtime(connection: sa.Connection, runtime_id: str) -> None:
+    """Keep the runtime from being deleted until the end of this transaction."""
+    query = (
+        sa.select(_Runtimes.c.status).where(_Runtimes.c.id == runtime_id).with_for_update(read=True)
+    )
+    status = connection.execute(query).scalar()
+    if status != RuntimeStatus.AVAILABLE:
+        raise exceptions.BadRequest(
+            f"runtime_id: runtime {runtime_id} is {status or 'gone'}, and not available."
+        )
