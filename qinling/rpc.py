@@ -5,18 +5,18 @@ resync, so the sender never makes anybody wait: casts go through a bounded
 queue to one thread, and are dropped when it is full.
 
 Where API and engine share a process, the API calls the engine itself
-(``engine.service.Engine`` has the same three methods).
+(``engine.service.Engine`` has the same methods).
 
 History of the RPC version:
 
     1.0  create_runtime, update_runtime, delete_runtime (runtime_id)
+    1.1  update_function, delete_function (function_id), execute (execution_id)
 """
 
 import queue
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any, Protocol
 
 # oslo.messaging brings eventlet with it; nothing here uses it.
@@ -38,7 +38,7 @@ from qinling import context, exceptions  # noqa: E402
 LOG = log.getLogger(__name__)
 
 TOPIC = "qinling-engine"
-VERSION = "1.0"
+VERSION = "1.1"
 
 # Casts that wait for a bus that is slow or away; more of them are dropped.
 _QUEUE_SIZE = 1000
@@ -57,6 +57,12 @@ class EngineNotifier(Protocol):
     def update_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None: ...
 
     def delete_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None: ...
+
+    def update_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
+
+    def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
+
+    def execute(self, asked_by: context.RequestContext, execution_id: str) -> None: ...
 
 
 class _ContextSerializer(messaging.NoOpSerializer):  # type: ignore[misc]
@@ -111,6 +117,15 @@ class EngineClient:
     def delete_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None:
         self._cast(asked_by, "delete_runtime", runtime_id=runtime_id)
 
+    def update_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        self._cast(asked_by, "update_function", function_id=function_id)
+
+    def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        self._cast(asked_by, "delete_function", function_id=function_id)
+
+    def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:
+        self._cast(asked_by, "execute", execution_id=execution_id)
+
     def stop(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most ``timeout`` seconds."""
         with self._starting:
@@ -155,30 +170,38 @@ class _Endpoint:
 
     target = messaging.Target(version=VERSION)
 
-    def __init__(self, look: Callable[[str, context.RequestContext], None]) -> None:
-        self._look = look
+    def __init__(self, engine: EngineNotifier) -> None:
+        self._engine = engine
 
     def create_runtime(self, ctxt: context.RequestContext, runtime_id: str) -> None:
-        self._look(runtime_id, ctxt)
+        self._engine.create_runtime(ctxt, runtime_id)
 
-    update_runtime = create_runtime
-    delete_runtime = create_runtime
+    def update_runtime(self, ctxt: context.RequestContext, runtime_id: str) -> None:
+        self._engine.update_runtime(ctxt, runtime_id)
+
+    def delete_runtime(self, ctxt: context.RequestContext, runtime_id: str) -> None:
+        self._engine.delete_runtime(ctxt, runtime_id)
+
+    def update_function(self, ctxt: context.RequestContext, function_id: str) -> None:
+        self._engine.update_function(ctxt, function_id)
+
+    def delete_function(self, ctxt: context.RequestContext, function_id: str) -> None:
+        self._engine.delete_function(ctxt, function_id)
+
+    def execute(self, ctxt: context.RequestContext, execution_id: str) -> None:
+        self._engine.execute(ctxt, execution_id)
 
 
 class EngineServer:
     """Receives casts. Starts in the background: an engine needs no bus to work."""
 
-    def __init__(
-        self,
-        conf: cfg.ConfigOpts,
-        look_at_runtime: Callable[[str, context.RequestContext], None],
-    ) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, engine: EngineNotifier) -> None:
         with configuration.checked(conf):
             self._transport = transport(conf)
             self._server = messaging.get_rpc_server(
                 self._transport,
                 messaging.Target(topic=TOPIC, server=conf.engine.host),
-                [_Endpoint(look_at_runtime)],
+                [_Endpoint(engine)],
                 serializer=_ContextSerializer(),
                 access_policy=messaging.DefaultRPCAccessPolicy,
             )

@@ -10,6 +10,8 @@ from qinling import policies
 from qinling.api.controllers import root, routing
 from qinling.api.middleware import auth, body, errors, health, request_id
 from qinling.db import api as db_api
+from qinling.execution.dispatch import Dispatcher
+from qinling.execution.lease import Lease
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> "WSGIApplication":
     """The application over a database and whatever tells an engine."""
+    lease = Lease(conf, db, "qinling-api", driver=None, one_host=False, lost=_never)
+    dispatcher = Dispatcher(conf, db, engine, lease.hold)
     application: WSGIApplication = routing.Application(
-        root.RootController(conf, db, engine),
+        root.RootController(conf, db, engine, dispatcher),
         # A suffix in a URL is a part of a name.
         guess_content_type_from_ext=False,
         force_canonical=False,
@@ -38,3 +42,7 @@ def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -
         application = cors.CORS(errors.Errors(application), conf)
     application = request_id.RequestId(application)
     return errors.Errors(application)
+
+
+def _never(error: Exception) -> None:
+    raise RuntimeError("an API's lease excludes nobody") from error

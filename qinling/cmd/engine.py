@@ -18,7 +18,7 @@ def prepare(argv: Sequence[str]) -> int:
     db.check()
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-engine", process.fail)
-    bus = rpc.EngineServer(options, engine.look_at_runtime)
+    bus = rpc.EngineServer(options, engine)
     return process.run([engine, bus], lambda: LOG.info("The engine is running."))
 
 

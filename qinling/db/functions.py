@@ -1,6 +1,7 @@
 """Queries on functions. Each takes a connection and is one transaction (``db.api``)."""
 
 import datetime as dt
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -94,6 +95,12 @@ def get(connection: sa.Connection, function_id: str) -> Function:
     if function is None:
         raise exceptions.NotFound.of("Function", function_id)
     return function
+
+
+def revisions(connection: sa.Connection, function_ids: Collection[str]) -> dict[str, int]:
+    """The revision of each function that is there."""
+    query = sa.select(Table.c.id, Table.c.revision).where(Table.c.id.in_(function_ids))
+    return {row.id: row.revision for row in connection.execute(query)}
 
 
 def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:

@@ -12,10 +12,11 @@ from oslo_log import log
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
-from qinling.db import runtimes
-from qinling.engine.lease import Lease
+from qinling.db import demands, runtimes, workers
+from qinling.engine import claims
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.runtimes import KIND
+from qinling.execution.lease import Lease
 from qinling.orchestrator import base
 
 LOG = log.getLogger(__name__)
@@ -35,12 +36,14 @@ class Resync:
         db: db_api.Database,
         orchestrator: base.Orchestrator,
         reconciler: Reconciler,
+        loads: Reconciler,
         lease: Lease,
     ) -> None:
         self._options = conf.engine
         self._db = db
         self._orchestrator = orchestrator
         self._reconciler = reconciler
+        self._loads = loads
         self._lease = lease
         self._stopping = threading.Event()
         self._orphans: dict[str, float] = {}
@@ -82,6 +85,13 @@ class Resync:
             for runtime_id in ids:
                 self._reconciler.offer(Key(KIND, runtime_id))
             after = ids[-1]
+        for runtime_id in {
+            *self._db.read(demands.runtimes),
+            *self._db.read(workers.runtimes_to_look_at),
+        }:
+            self._reconciler.offer(Key(claims.KIND, runtime_id))
+        for worker_id in self._db.read(workers.loading):
+            self._loads.offer(Key(claims.LOAD, worker_id))
 
     def _settled(self) -> None:
         """One step: as many rows as let the round end in time."""
@@ -97,6 +107,7 @@ class Resync:
         for runtime_id in ids:
             # One after the other: side by side, Python's threads make each cost thrice as much.
             self._reconciler.look(Key(KIND, runtime_id))
+            self._reconciler.look(Key(claims.KIND, runtime_id))
         # An empty step ends the round; the next one begins at the first row.
         self._walked = ids[-1] if ids else ""
 

@@ -1,23 +1,31 @@
-"""The engine: queue, resync, orchestrator and lease, started and stopped together."""
+"""The engine: queues, resync, orchestrator and lease, started and stopped together."""
 
 from collections.abc import Callable
 
 from oslo_config import cfg
 
-from qinling import context, exceptions, orchestrator
+from qinling import context, exceptions, orchestrator, storage
 from qinling.db import api as db_api
-from qinling.engine import runtimes
-from qinling.engine.lease import Lease
+from qinling.db import functions, workers
+from qinling.engine import claims, executions, runtimes
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.resync import Resync
+from qinling.execution.dispatch import Dispatcher
+from qinling.execution.keys import Keys
+from qinling.execution.lease import Lease
 from qinling.orchestrator import base
 
 # Seconds that work in progress gets when the engine is told to stop.
 _STOP_TIMEOUT = 10.0
+# Workers that get their functions at a time: each may take as long as an import does.
+_LOADS = 32
 
 
 class Engine:
     """One engine. Any number of them work on one database side by side.
+
+    Implements ``rpc.EngineNotifier``: a message, or an API in the same process, says what to
+    look at.
 
     :param binary: the program it runs in, as the table ``services`` shows it.
     :param fail: called from any thread when it cannot go on.
@@ -31,13 +39,24 @@ class Engine:
         binary: str,
         fail: Callable[[exceptions.StartupError], None],
     ) -> None:
+        self._db = db
         self._orchestrator = driver
-        self._lease = Lease(conf, db, binary, driver.one_host, lost=fail)
-        self._runtimes = runtimes.Runtimes(conf, db, driver)
-        self._reconciler = Reconciler(
-            {runtimes.KIND: self._reconcile_runtime}, threads=conf.engine.reconcile_threads
+        self._lease = Lease(
+            conf, db, binary, conf.orchestrator.driver, driver.one_host, lost=fail
         )
-        self._resync = Resync(conf, db, driver, self._reconciler, self._lease)
+        keys = Keys(conf)
+        self._runtimes = runtimes.Runtimes(conf, db, driver)
+        self._claims = claims.Claims(conf, db, driver, keys, self._load)
+        self._reconciler = Reconciler(
+            {runtimes.KIND: self._reconcile_runtime, claims.KIND: self._reconcile_claims},
+            threads=conf.engine.reconcile_threads,
+        )
+        loads = claims.Loads(conf, db, storage.load(conf), keys, self._look_at_claims)
+        self._loads = Reconciler({claims.LOAD: loads.reconcile}, threads=_LOADS)
+        self._executions = executions.Executions(
+            conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), self._lease.id
+        )
+        self._resync = Resync(conf, db, driver, self._reconciler, self._loads, self._lease)
 
     def start(self) -> None:
         """:raises StartupError: it cannot work here."""
@@ -48,33 +67,56 @@ class Engine:
             self._lease.stop(_STOP_TIMEOUT)
             raise
         self._reconciler.start()
+        self._loads.start()
         self._resync.start()
+        self._executions.start()
 
     def stop(self) -> None:
         """End after the work at hand."""
+        self._executions.stop()
         self._resync.stop()
+        self._loads.stop(_STOP_TIMEOUT)
         self._reconciler.stop(_STOP_TIMEOUT)
         self._orchestrator.stop()
         self._lease.stop(_STOP_TIMEOUT)
 
-    def look_at_runtime(self, runtime_id: str, asked_by: context.RequestContext | None) -> None:
-        """A message said that this runtime's row has changed."""
-        self._reconciler.add(Key(runtimes.KIND, runtime_id), asked_by)
-
-    # What the API calls when it shares a process with the engine.
-
     def create_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None:
-        self.look_at_runtime(runtime_id, asked_by)
+        self._reconciler.add(Key(runtimes.KIND, runtime_id), asked_by)
 
     update_runtime = create_runtime
     delete_runtime = create_runtime
 
+    def update_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        function = self._db.read(functions.find, function_id)
+        if function is None:
+            self.delete_function(asked_by, function_id)
+        elif function.runtime_id is not None:
+            self._reconciler.add(Key(claims.KIND, function.runtime_id), asked_by)
+
+    def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        for runtime_id in {row.runtime_id for row in self._db.read(workers.of_function, function_id)}:
+            self._reconciler.add(Key(claims.KIND, runtime_id), asked_by)
+
+    def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:
+        self._executions.execute(execution_id, asked_by)
+
     def _changed(self, pool_id: str) -> None:
         self._reconciler.add(Key(runtimes.KIND, pool_id))
+        self._look_at_claims(pool_id)
+
+    def _look_at_claims(self, runtime_id: str) -> None:
+        self._reconciler.add(Key(claims.KIND, runtime_id))
+
+    def _load(self, worker_id: str) -> None:
+        self._loads.add(Key(claims.LOAD, worker_id))
 
     def _reconcile_runtime(self, runtime_id: str) -> float | None:
         self._lease.check()
         return self._runtimes.reconcile(runtime_id)
+
+    def _reconcile_claims(self, runtime_id: str) -> float | None:
+        self._lease.check()
+        return self._claims.reconcile(runtime_id)
 
 
 def load(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 # Bytes of a body: of each noun's calls (``/v1/<noun>/…``), and of every other URL.
-LIMITS = {"runtimes": 64 * 1024}
+LIMITS = {"runtimes": 64 * 1024, "executions": 1024 * 1024}
 MAX_BODY = 64 * 1024
 MAX_DEPTH = 64
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})

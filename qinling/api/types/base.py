@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pecan
+import webob
 import wsme
 import wsme.api
 import wsme.exc
@@ -57,6 +58,8 @@ def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
             except wsme.exc.ClientSideError as error:
                 raise exceptions.BadRequest(error.faultstring) from error
             result = method(self, *args, **kw)
+            if isinstance(result, webob.Response):
+                return result  # it is no JSON
             response.status = definition.status_code
             if definition.return_type is None:
                 request.pecan["content_type"] = response.content_type = None

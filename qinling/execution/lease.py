@@ -1,4 +1,4 @@
-"""The lease of one engine: it says that the engine is alive, and is its right to work.
+"""The lease of a process: it says that the process is alive, and is an engine's right to work.
 
 An orchestrator that keeps its pools on its own host must not work for two hosts
 on one database. Its engine works only while its lease holds, so that an engine
@@ -25,6 +25,7 @@ class Lease:
     """A row in ``services``, renewed by a thread.
 
     :param binary: the program, as the table shows it.
+    :param driver: the orchestrator that it works with; None for a process that has none.
     :param one_host: only one host may have leases with this orchestrator.
     :param lost: called once, from the thread, when another host has taken over.
     """
@@ -34,17 +35,20 @@ class Lease:
         conf: cfg.ConfigOpts,
         db: db_api.Database,
         binary: str,
+        driver: str | None,
         one_host: bool,
         lost: Callable[[exceptions.StartupError], None],
     ) -> None:
-        self._driver = conf.orchestrator.driver
+        self._driver = driver
         self._host = conf.engine.host
         self._db = db
         self._binary = binary
         self._one_host = one_host
         self._lost = lost
-        self._id = str(uuid.uuid4())
+        self.id = str(uuid.uuid4())
         self._holds_until = 0.0
+        self._holding = threading.Lock()
+        self._held = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -53,11 +57,20 @@ class Lease:
         self._register()
         self._thread.start()
 
+    def hold(self) -> str:
+        """Its id; it is taken when this is first asked, which a server's fork has come before."""
+        if not self._held:
+            with self._holding:
+                if not self._held:
+                    self.start()
+                    self._held = True
+        return self.id
+
     def stop(self, timeout: float) -> None:
         self._stopping.set()
         self._thread.join(timeout)
         try:
-            self._db.write(services.leave, self._id)
+            self._db.write(services.leave, self.id)
         except exceptions.DatabaseUnavailable as error:
             LOG.warning("The lease of this engine is left to expire: %s", error)
 
@@ -71,7 +84,7 @@ class Lease:
     def _register(self) -> None:
         began = _now()
         other = self._db.write(
-            services.register, self._id, self._binary, self._host, self._driver, self._one_host
+            services.register, self.id, self._binary, self._host, self._driver, self._one_host
         )
         if other is not None:
             raise exceptions.StartupError(
@@ -85,7 +98,7 @@ class Lease:
         while not self._stopping.wait(services.RENEWAL):
             began = _now()
             try:
-                if self._db.write(services.renew, self._id):
+                if self._db.write(services.renew, self.id):
                     self._holds_until = began + services.LEASE
                 else:
                     self._register()

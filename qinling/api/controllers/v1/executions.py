@@ -1,0 +1,153 @@
+"""``/v1/executions``."""
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pecan
+import webob
+from oslo_config import cfg
+
+from qinling import context, exceptions
+from qinling.api import query
+from qinling.api.controllers import routing
+from qinling.api.middleware import auth
+from qinling.api.types import executions as types
+from qinling.api.types.base import Uuid, expose
+from qinling.db import api as db_api
+from qinling.db import executions, functions, runtimes
+from qinling.execution.dispatch import Dispatcher
+from qinling.policies import executions as policies
+from qinling.states import ExecutionStatus, RuntimeStatus
+
+if TYPE_CHECKING:
+    from qinling.rpc import EngineNotifier
+
+FIELDS = dict.fromkeys(executions.LISTED, query.TEXT) | {
+    "sync": query.BOOLEAN,
+    "created_at": query.TIME,
+    "updated_at": query.TIME,
+}
+
+
+class ExecutionsController(routing.Resource):
+    routes = {
+        (): {"GET": "show_all", "POST": "create"},
+        (None,): {"GET": "show", "DELETE": "delete"},
+        (None, "log"): {"GET": "show_log"},
+    }
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: db_api.Database,
+        engine: "EngineNotifier",
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._conf = conf
+        self._db = db
+        self._engine = engine
+        self._dispatcher = dispatcher
+
+    @expose(types.Execution, body=types.ExecutionCreate, status_code=201)
+    def create(self, body: types.ExecutionCreate) -> types.Execution:
+        caller = _caller()
+        caller.can(policies.CREATE)
+        values = {"input": None, "description": None, "function_alias": None} | body.given()
+        function = self._function(caller, values)
+        values |= {
+            "id": str(uuid.uuid4()),
+            "project_id": caller.project_id,
+            "function_id": function.id,
+        }
+        if values["sync"]:
+            row = self._dispatcher.start(values, function, caller)
+        else:
+            row = self._db.write(executions.create, values | {"owner": None, "worker_id": None})
+            self._engine.execute(caller, row.id)
+        return types.Execution.from_row(row)
+
+    @routing.takes_query
+    @expose(types.Executions)
+    def show_all(self) -> types.Executions:
+        caller = _caller()
+        caller.can(policies.LIST)
+        asked = query.Query(pecan.request, FIELDS, self._conf)
+        everything = asked.all_projects or asked.filters_project
+        if everything:
+            caller.can(policies.LIST_ALL)
+        page = self._db.read(
+            executions.page, asked.listing, None if everything else caller.project_id
+        )
+        answer = types.Executions(executions=[types.Execution.from_row(row) for row in page.rows])
+        link = asked.next_link(page)
+        if link is not None:
+            answer.next = link
+        return answer
+
+    @expose(types.Execution, Uuid())
+    def show(self, execution_id: str) -> types.Execution:
+        return types.Execution.from_row(self._visible(_caller(), execution_id))
+
+    @expose(None, Uuid())
+    def show_log(self, execution_id: str) -> webob.Response:
+        caller = _caller()
+        execution = self._visible(caller, execution_id)
+        caller.can(policies.SHOW_LOG, {"project_id": execution.project_id})
+        printed = self._db.read(executions.log, execution.id)
+        lines = f"Start execution: {execution.id}\n{printed}"
+        if execution.status is not ExecutionStatus.RUNNING:
+            end = "" if lines.endswith("\n") else "\n"
+            lines = f"{lines}{end}Finished execution: {execution.id}\n"
+        return webob.Response(text=lines, content_type="text/plain", charset="UTF-8")
+
+    @expose(None, Uuid(), status_code=204)
+    def delete(self, execution_id: str) -> None:
+        caller = _caller()
+        execution = self._visible(caller, execution_id)
+        caller.can(policies.DELETE, {"project_id": execution.project_id})
+        self._db.write(executions.remove, execution.id)
+        if execution.status is ExecutionStatus.RUNNING:
+            self._dispatcher.cancel(execution)
+
+    def _function(
+        self, caller: context.RequestContext, values: dict[str, object]
+    ) -> functions.Function:
+        """What is to be run.
+
+        :raises BadRequest, NotFound: there is no such thing for this caller.
+        :raises Conflict: its runtime runs nothing now.
+        """
+        function_id = values.get("function_id")
+        if function_id is None:
+            raise exceptions.BadRequest("function_id: it, or function_alias, is required.")
+        function = self._db.read(functions.get, function_id)
+        if function.project_id != caller.project_id:
+            raise exceptions.NotFound.of("Function", function.id)
+        if values["function_version"]:
+            raise exceptions.NotFound(
+                f"Version {values['function_version']} of function {function.id} does not exist."
+            )
+        if function.runtime_id is None:
+            raise exceptions.Conflict(f"Function {function.id}: images cannot be run yet.")
+        runtime = self._db.read(runtimes.get, function.runtime_id)
+        if runtime.status is not RuntimeStatus.AVAILABLE:
+            raise exceptions.Conflict(
+                f"Runtime {runtime.id} of function {function.id} is {runtime.status}; "
+                "functions run when it is available."
+            )
+        return function
+
+    def _visible(
+        self, caller: context.RequestContext, execution_id: str
+    ) -> executions.Execution:
+        """The execution, if it exists for this caller."""
+        caller.can(policies.SHOW)
+        execution = self._db.read(executions.get, execution_id)
+        if execution.project_id != caller.project_id and not caller.may(policies.SHOW_ALL):
+            raise exceptions.NotFound.of("Execution", execution_id)
+        return execution
+
+
+def _caller() -> context.RequestContext:
+    caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
+    return caller
