@@ -64,6 +64,16 @@ class DatabaseUnavailable(Unavailable):
     pass
 
 
+class PackageLost(QinlingError):
+    """The store has not, or not as it was, what the database refers to."""
+
+    def __init__(self, digest: str, what: str) -> None:
+        super().__init__(
+            f"Package {digest} {what} in the store of packages: restore it from a backup, or "
+            "upload it again."
+        )
+
+
 class NotAllowed(Forbidden):
     """The policy refuses; the contract asks for these very words."""
 

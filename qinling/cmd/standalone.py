@@ -1,7 +1,9 @@
 """``qinling-standalone``: API and engine in one process, on SQLite and this host."""
 
+import base64
 import fcntl
 import pathlib
+import secrets
 from collections.abc import Sequence
 from typing import IO
 
@@ -46,6 +48,20 @@ def lock(state_dir: pathlib.Path) -> IO[str]:
     return file
 
 
+def secret(state_dir: pathlib.Path) -> str:
+    """The key of the folder's database, made with it. The folder is this user's alone."""
+    path = state_dir / "secret"
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        made = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        draft = state_dir / "secret.new"
+        draft.touch(mode=0o600)
+        draft.write_text(made)
+        draft.rename(path)
+        return made
+
+
 def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-standalone", extra=OPTIONS, files=())
     state_dir = pathlib.Path(options.state_dir).absolute()
@@ -53,6 +69,7 @@ def prepare(argv: Sequence[str]) -> int:
     # One user on one host: what a deployment configures is given here.
     options.set_default("connection", f"sqlite:///{state_dir / 'qinling.db'}", group="database")
     options.set_default("state_dir", str(state_dir), group="local")
+    options.set_default("secret", secret(state_dir), group="execution")
     options.set_default("auth_enable", False, group="pecan")
     # A container has another name at each start; the folder's lock tells who has it.
     options.set_default("host", "localhost", group="engine")

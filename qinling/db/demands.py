@@ -97,4 +97,3 @@ def runtimes(connection: sa.Connection) -> Sequence[str]:
 
 def remove(connection: sa.Connection, function_id: str) -> None:
     connection.execute(sa.delete(Table).where(Table.c.function_id == function_id))
-

@@ -59,9 +59,7 @@ _SEND = (
 )
 _END = (
     sa.update(Table)
-    .where(
-        Table.c.id == sa.bindparam("execution_id"), Table.c.status == ExecutionStatus.RUNNING
-    )
+    .where(Table.c.id == sa.bindparam("execution_id"), Table.c.status == ExecutionStatus.RUNNING)
     .values(
         status=sa.bindparam("new_status"),
         result=sa.bindparam("new_result"),

@@ -45,9 +45,7 @@ def _worker(row: sa.Row[Any]) -> Worker:
 
 
 def create(connection: sa.Connection, worker: Worker) -> None:
-    connection.execute(
-        sa.insert(Table), {name: getattr(worker, name) for name in _NAMES}
-    )
+    connection.execute(sa.insert(Table), {name: getattr(worker, name) for name in _NAMES})
 
 
 def find(connection: sa.Connection, worker_id: str) -> Worker | None:

@@ -14,13 +14,14 @@ from oslo_config import cfg
 from oslo_log import log
 from oslo_utils import timeutils
 
-from qinling import exceptions, storage
+from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, functions, workers
 from qinling.execution.keys import Keys
 from qinling.execution.worker import WorkerClient
 from qinling.orchestrator import base
 from qinling.states import WorkerStatus
+from qinling.storage import base as stores
 
 LOG = log.getLogger(__name__)
 
@@ -31,6 +32,7 @@ LOAD = "load"
 _LOOK_AGAIN = 1.0
 # Seconds after which a claimed worker without a row is let go: its claim was cut short.
 _GRACE = 30.0
+_MIB = 1024**2
 
 
 class Claims:
@@ -164,7 +166,7 @@ class Loads:
         self,
         conf: cfg.ConfigOpts,
         db: db_api.Database,
-        store: storage.PackageStore,
+        store: stores.PackageStore,
         keys: Keys,
         changed: Callable[[str], None],
     ) -> None:
@@ -201,9 +203,9 @@ class Loads:
             "entry": function.entry,
             "concurrency": self._conf.engine.function_concurrency,
             "memory_size": function.memory_size,
-            "import_memory": options.import_memory * 1024 * 1024,
+            "import_memory": options.import_memory * _MIB,
             "import_timeout": options.import_timeout,
-            "max_unpacked_size": self._conf.storage.max_unpacked_size,
+            "max_unpacked_size": self._conf.storage.max_unpacked_size * _MIB,
             "max_result_size": options.max_result_size,
             "max_log_size": options.max_log_size,
         }

@@ -41,9 +41,7 @@ class Engine:
     ) -> None:
         self._db = db
         self._orchestrator = driver
-        self._lease = Lease(
-            conf, db, binary, conf.orchestrator.driver, driver.one_host, lost=fail
-        )
+        self._lease = Lease(conf, db, binary, conf.orchestrator.driver, driver.one_host, lost=fail)
         keys = Keys(conf)
         self._runtimes = runtimes.Runtimes(conf, db, driver)
         self._claims = claims.Claims(conf, db, driver, keys, self._load)
@@ -94,7 +92,9 @@ class Engine:
             self._reconciler.add(Key(claims.KIND, function.runtime_id), asked_by)
 
     def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None:
-        for runtime_id in {row.runtime_id for row in self._db.read(workers.of_function, function_id)}:
+        for runtime_id in {
+            row.runtime_id for row in self._db.read(workers.of_function, function_id)
+        }:
             self._reconciler.add(Key(claims.KIND, runtime_id), asked_by)
 
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:

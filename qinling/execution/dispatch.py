@@ -126,9 +126,7 @@ class Dispatcher:
         except (exceptions.WorkerError, exceptions.DatabaseUnavailable) as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             output = f"{_FAILED} {error}"
-            return self._end(
-                execution, ExecutionStatus.ERROR, output, time.monotonic() - began, ""
-            )
+            return self._end(execution, ExecutionStatus.ERROR, output, time.monotonic() - began, "")
         return self._record(execution, outcome)
 
     def _deliver(

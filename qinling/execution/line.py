@@ -145,7 +145,10 @@ class Line:
         pause, said, said_at = _LOOK_EVERY, 0, 0.0
         try:
             while not self._has_place() and time.monotonic() < deadline:
-                needed, known = self._needed(), {s.client.id: s.client for s in self._seats.values()}
+                needed, known = (
+                    self._needed(),
+                    {s.client.id: s.client for s in self._seats.values()},
+                )
                 self._changed.release()
                 try:
                     found = self._look(known)
@@ -187,8 +190,7 @@ class Line:
             bool(seats)
             and not found.coming
             and all(
-                seat is not None
-                and (seat.busy_until > now or seat.in_flight >= self._concurrency)
+                seat is not None and (seat.busy_until > now or seat.in_flight >= self._concurrency)
                 for seat in seats
             )
         )

@@ -15,7 +15,6 @@ from typing import Any
 from qinling import exceptions
 from qinling.worker import signing
 
-
 # Bytes of an answer: a result and a log, each as long as they may be, in JSON.
 _MAX_ANSWER = 64 * 1024 * 1024
 # Seconds for anything but the run of a function.
@@ -141,9 +140,7 @@ class WorkerClient:
             raise exceptions.WorkerLost(
                 f"worker {self.id} answered {status}: {answer.get('error')}"
             )
-        return Outcome(
-            answer["status"], answer["output"], float(answer["duration"]), answer["log"]
-        )
+        return Outcome(answer["status"], answer["output"], float(answer["duration"]), answer["log"])
 
     def _signed(
         self, method: str, path: str, body: Mapping[str, Any] | None, patience: float
@@ -187,7 +184,9 @@ class WorkerClient:
         patience: float,
     ) -> tuple[int, dict[str, Any]]:
         signed = headers is None
-        sent = signing.sign_request(self._key, method, path, content) if headers is None else headers
+        sent = (
+            signing.sign_request(self._key, method, path, content) if headers is None else headers
+        )
         connection.sock.settimeout(patience)
         try:
             connection.request(method, path, content or None, sent)
@@ -195,9 +194,7 @@ class WorkerClient:
             body = answer.read(_MAX_ANSWER)
             if signed:
                 found = {signing.SIGNATURE: answer.getheader(signing.SIGNATURE, "")}
-                signing.check_answer(
-                    self._key, answer.status, sent[signing.NONCE], found, body
-                )
+                signing.check_answer(self._key, answer.status, sent[signing.NONCE], found, body)
             parsed = json.loads(body) if body else {}
         except signing.Refused as error:
             connection.close()

@@ -41,7 +41,7 @@ class _Nobody:
         raise AssertionError("a list changed something")
 
     update_runtime = create_runtime
-    delete_runtime = create_runtime
+    delete_runtime = update_function = delete_function = execute = create_runtime
 
 
 @dataclass(frozen=True, slots=True)

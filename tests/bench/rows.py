@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from qinling.db import migration
+from tests.fixtures.deployment import SECRET
 from tests.fixtures.mariadb import MariaDB
 
 #: Who calls where nobody must bring a token (`qinling.api.middleware.auth`).
@@ -85,6 +86,7 @@ class Table:
         path.touch(mode=0o600)
         path.write_text(
             f"[DEFAULT]\nlog_file = {path}.log\nuse_stderr = false\n"
-            f"[pecan]\nauth_enable = false\n[database]\nconnection = {self.url}\n{options}"
+            f"[pecan]\nauth_enable = false\n[execution]\nsecret = {SECRET}\n"
+            f"[database]\nconnection = {self.url}\n{options}"
         )
         return path

@@ -13,6 +13,7 @@ with warnings.catch_warnings():
     import qinling.rpc  # noqa: F401
 
 from qinling import conf as configuration
+from tests.fixtures.deployment import SECRET
 
 
 def options(database: str | None = None, files: Sequence[Path] = ()) -> cfg.ConfigOpts:
@@ -27,6 +28,7 @@ def options(database: str | None = None, files: Sequence[Path] = ()) -> cfg.Conf
     conf([], project="qinling", default_config_files=[str(file) for file in files])
     # No power failure is tested.
     conf.set_override("sqlite_synchronous", False, group="database")
+    conf.set_override("secret", SECRET, group="execution")
     if database is not None:
         conf.set_override("connection", database, group="database")
     return conf

@@ -2,7 +2,7 @@
 
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,19 @@ from tests.fixtures.process import wait_until
 from tests.unit.config import options
 
 DEADLINE = 20.0
-METHODS = ("create_runtime", "update_runtime", "delete_runtime")
+METHODS = (
+    "create_runtime",
+    "update_runtime",
+    "delete_runtime",
+    "update_function",
+    "delete_function",
+    "execute",
+)
+
+
+def _argument(method: str) -> str:
+    """The name of the id that a cast carries."""
+    return "execution_id" if method == "execute" else f"{method.partition('_')[2]}_id"
 
 
 class Bus:
@@ -85,9 +97,11 @@ def test_what_was_asked_for_is_cast_in_its_order(bus: Bus, client: rpc.EngineCli
         getattr(client, method)(asker(request_id=f"req-{number}"), f"id {number}")
     client.stop(DEADLINE)
     assert [(method, arguments) for _, method, arguments in bus.sent] == [
-        (method, {"runtime_id": f"id {number}"}) for number, method in enumerate(METHODS * 3)
+        (method, {_argument(method): f"id {number}"}) for number, method in enumerate(METHODS * 3)
     ]
-    assert [asked_by.request_id for asked_by, _, _ in bus.sent] == [f"req-{n}" for n in range(9)]
+    assert [asked_by.request_id for asked_by, _, _ in bus.sent] == [
+        f"req-{n}" for n in range(3 * len(METHODS))
+    ]
 
 
 def test_nobody_waits_for_a_bus_that_does_not_answer_and_what_is_too_much_is_dropped(
@@ -181,31 +195,39 @@ def test_a_context_of_a_newer_or_an_older_sender_is_understood() -> None:
 def test_a_cast_arrives_with_the_request_that_asked_for_it(
     conf: cfg.ConfigOpts, client: rpc.EngineClient
 ) -> None:
-    arrived: list[tuple[str, str, str | None]] = []
+    arrived: list[tuple[str, str, str, str | None]] = []
 
-    def look(runtime_id: str, asked_by: context.RequestContext) -> None:
-        current = oslo_context.get_current()
-        assert current is not None
-        assert current.request_id == asked_by.request_id
-        arrived.append((runtime_id, asked_by.request_id, asked_by.auth_token))
+    class Engine:
+        """Notes each call with who asked."""
 
-    server = rpc.EngineServer(conf, look)
+        def __getattr__(self, method: str) -> Callable[[context.RequestContext, str], None]:
+            def look(asked_by: context.RequestContext, id_: str) -> None:
+                current = oslo_context.get_current()
+                assert current is not None
+                assert current.request_id == asked_by.request_id
+                arrived.append((method, id_, asked_by.request_id, asked_by.auth_token))
+
+            return look
+
+    server = rpc.EngineServer(conf, Engine())
     server.start()
     try:
         ids = [str(uuid.uuid4()) for _ in METHODS]
         for number, method in enumerate(METHODS):
             asked_by = asker(request_id=f"req-{number}", auth_token="secret")
             getattr(client, method)(asked_by, ids[number])
-        wait_until(lambda: len(arrived) == 3, DEADLINE, "the casts' arrival")
+        wait_until(lambda: len(arrived) == len(METHODS), DEADLINE, "the casts' arrival")
     finally:
         server.stop(DEADLINE)
-    assert sorted(arrived) == sorted((id_, f"req-{n}", None) for n, id_ in enumerate(ids))
+    assert sorted(arrived, key=lambda each: each[2]) == [
+        (method, ids[number], f"req-{number}", None) for number, method in enumerate(METHODS)
+    ]
 
 
 def test_an_engine_starts_while_the_bus_is_away_and_stops_before_it_is_back(
     conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = rpc.EngineServer(conf, lambda *_: None)
+    server = rpc.EngineServer(conf, object())  # type: ignore[arg-type]
     tried = threading.Event()
 
     def away() -> None:

@@ -59,13 +59,17 @@ class ScriptedOrchestrator:
 
 
 class Offers:
-    """A double of the reconciler that notes what it is offered and works on nothing."""
+    """A double of the reconciler that notes what it is offered and works on nothing.
+
+    Runtimes are in ``keys``, all else in ``others``.
+    """
 
     def __init__(self) -> None:
         self.keys: list[Key] = []
+        self.others: list[Key] = []
 
     def offer(self, key: Key) -> None:
-        self.keys.append(key)
+        (self.keys if key.kind == "runtime" else self.others).append(key)
 
     look = offer
 

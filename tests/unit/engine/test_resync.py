@@ -12,9 +12,9 @@ from oslo_config import cfg
 from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.engine import resync as module
-from qinling.engine.lease import Lease
 from qinling.engine.reconciler import Key
 from qinling.engine.resync import Resync
+from qinling.execution.lease import Lease
 from tests.fixtures.process import wait_until
 from tests.unit import rows
 from tests.unit.engine.doubles import Offers, ScriptedOrchestrator
@@ -61,8 +61,8 @@ def make(
     def make(**options: Any) -> Resync:
         for name, value in ({"orphan_grace": GRACE} | options).items():
             conf.set_override(name, value, group="engine")
-        lease = Lease(conf, db, "qinling-engine", one_host=False, lost=lambda _error: None)
-        return Resync(conf, db, orchestrator, offers, lease)  # type: ignore[arg-type]
+        lease = Lease(conf, db, "qinling-engine", "local", one_host=False, lost=lambda _error: None)
+        return Resync(conf, db, orchestrator, offers, Offers(), lease)  # type: ignore[arg-type]
 
     return make
 

@@ -1,7 +1,7 @@
 """``/v1/executions``."""
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pecan
 import webob
@@ -110,7 +110,7 @@ class ExecutionsController(routing.Resource):
             self._dispatcher.cancel(execution)
 
     def _function(
-        self, caller: context.RequestContext, values: dict[str, object]
+        self, caller: context.RequestContext, values: dict[str, Any]
     ) -> functions.Function:
         """What is to be run.
 
@@ -137,9 +137,7 @@ class ExecutionsController(routing.Resource):
             )
         return function
 
-    def _visible(
-        self, caller: context.RequestContext, execution_id: str
-    ) -> executions.Execution:
+    def _visible(self, caller: context.RequestContext, execution_id: str) -> executions.Execution:
         """The execution, if it exists for this caller."""
         caller.can(policies.SHOW)
         execution = self._db.read(executions.get, execution_id)

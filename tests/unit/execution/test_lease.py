@@ -9,8 +9,8 @@ from oslo_config import cfg
 from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import services
-from qinling.engine import lease as leases
-from qinling.engine.lease import Lease
+from qinling.execution import lease as leases
+from qinling.execution.lease import Lease
 from tests.fixtures.process import wait_until
 
 OTHER = "other-host"
@@ -45,7 +45,7 @@ def make(
     made: list[Lease] = []
 
     def make(one_host: bool) -> Lease:
-        made.append(Lease(conf, db, "qinling-engine", one_host, faults.append))
+        made.append(Lease(conf, db, "qinling-engine", "local", one_host, faults.append))
         return made[-1]
 
     yield make
