@@ -69,6 +69,13 @@ OPTS = [
         help="Workers that a version of a function gets at most. API and engine need the same "
         "value.",
     ),
+    cfg.FloatOpt(
+        "function_service_expiration",
+        default=3600.0,
+        min=1.0,
+        max=31536000.0,
+        help="How long a version of a function keeps its workers without an execution (seconds).",
+    ),
     cfg.IntOpt(
         "execution_threads",
         default=200,

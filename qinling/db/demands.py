@@ -1,15 +1,18 @@
 """Queries on demands: how many workers each version of a function should have."""
 
 import contextlib
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
+from oslo_utils import timeutils
 
 from qinling.db import models
 
 Table: sa.Table = models.Demand.__table__  # type: ignore[assignment]
+_Executions: sa.Table = models.Execution.__table__  # type: ignore[assignment]
 _Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
 
 
@@ -24,15 +27,31 @@ class Demand:
     revision: int
 
 
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A version of a function that keeps workers for nothing."""
+
+    function_id: str
+    function_version: int
+    wanted: int
+
+
 def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: int) -> None:
     """Want at least so many workers: of any number of askers for one more, one gets it."""
     key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
     raised = connection.execute(
-        sa.update(Table).where(key, Table.c.wanted < wanted).values(wanted=wanted, settled=False)
+        sa.update(Table)
+        .where(key, Table.c.wanted < wanted)
+        .values(wanted=wanted, raised_at=timeutils.utcnow(), settled=False)
     )
     if raised.rowcount or connection.execute(sa.select(Table.c.wanted).where(key)).first():
         return
-    new = {"function_id": function_id, "function_version": version, "settled": False}
+    new = {
+        "function_id": function_id,
+        "function_version": version,
+        "settled": False,
+        "raised_at": timeutils.utcnow(),
+    }
     # Of two first askers the second finds the row of the first.
     with contextlib.suppress(db_exc.DBDuplicateEntry), connection.begin_nested():
         connection.execute(sa.insert(Table).values(**new, wanted=wanted))
@@ -51,6 +70,32 @@ def let_go(connection: sa.Connection, function_id: str, version: int | None = No
     if version is not None:
         query = query.where(Table.c.function_version == version)
     connection.execute(query.values(wanted=0, settled=False))
+
+
+def idle(connection: sa.Connection, since: dt.datetime) -> list[Idle]:
+    """What is wanted for no execution that was accepted since a time."""
+    used = sa.exists().where(
+        _Executions.c.function_id == Table.c.function_id,
+        _Executions.c.created_at > since,
+        _Executions.c.function_version == Table.c.function_version,
+    )
+    columns = (Table.c.function_id, Table.c.function_version, Table.c.wanted)
+    query = sa.select(*columns).where(Table.c.wanted > 0, Table.c.raised_at < since, ~used)
+    return [Idle(*row) for row in connection.execute(query)]
+
+
+def give_up(connection: sa.Connection, idle: Idle) -> bool:
+    """Want none any more; False when somebody wants another number meanwhile."""
+    result = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.function_id == idle.function_id,
+            Table.c.function_version == idle.function_version,
+            Table.c.wanted == idle.wanted,
+        )
+        .values(wanted=0, settled=False)
+    )
+    return bool(result.rowcount)
 
 
 def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:

@@ -136,6 +136,8 @@ class Demand(Base):
         sa.Integer, primary_key=True, autoincrement=False
     )
     wanted: orm.Mapped[int]
+    # When it was wanted that it be so many, or more.
+    raised_at: orm.Mapped[dt.datetime]
     # False from a change until the workers were seen to be as many.
     settled: orm.Mapped[bool]
 

@@ -4,11 +4,13 @@ Walks the unsettled rows often, each settled one once in a longer while, and
 looks for pools that have no row. Each engine does it for itself.
 """
 
+import datetime as dt
 import threading
 import time
 
 from oslo_config import cfg
 from oslo_log import log
+from oslo_utils import timeutils
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
@@ -45,6 +47,7 @@ class Resync:
         self._reconciler = reconciler
         self._loads = loads
         self._lease = lease
+        self._longest = conf.resource_limits.max_timeout + conf.execution.start_timeout
         self._stopping = threading.Event()
         self._orphans: dict[str, float] = {}
         self._walked = ""
@@ -54,6 +57,7 @@ class Resync:
             for name, work, pause in (
                 ("unsettled", self._unsettled, self._options.unsettled_interval),
                 ("settled", self._settled, min(_STEP, self._options.settled_interval / 10)),
+                ("idle", self._idle, self._options.function_service_expiration / 10),
                 ("orphans", self.sweep, max(1.0, self._options.orphan_grace / 10)),
             )
         ]
@@ -110,6 +114,16 @@ class Resync:
             self._reconciler.look(Key(claims.KIND, runtime_id))
         # An empty step ends the round; the next one begins at the first row.
         self._walked = ids[-1] if ids else ""
+
+    def _idle(self) -> None:
+        """Let go of the workers of functions that nobody has run for long."""
+        # Not counted is the time for which the longest execution may still be running.
+        kept = self._options.function_service_expiration + self._longest
+        since = timeutils.utcnow() - dt.timedelta(seconds=kept)
+        for idle in self._db.read(demands.idle, since):
+            if self._db.write(demands.give_up, idle):
+                LOG.info("Function %s has not run for long; it keeps no worker.", idle.function_id)
+        # The walk over what is unsettled does the rest.
 
     def sweep(self) -> None:
         """Remove pools that have had no row for the whole grace."""

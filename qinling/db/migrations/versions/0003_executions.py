@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("function_id", sa.String(36), primary_key=True),
         sa.Column("function_version", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("wanted", sa.Integer, nullable=False),
+        sa.Column("raised_at", TIMESTAMP, nullable=False),
         sa.Column("settled", sa.Boolean, nullable=False),
         **OPTIONS,
     )
