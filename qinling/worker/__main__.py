@@ -12,20 +12,18 @@ to the control plane on its own host and are none of a function's business.
 """
 
 import os
-import pathlib
 import signal
 import socket
 import sys
-import threading
 
 if not __package__:
     # Run as a folder: found from where the package is, for this import alone.
-    sys.path[0] = str(pathlib.Path(__file__).parents[2])
-    from qinling.worker import server
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    from qinling.worker import zygote
 
     del sys.path[0]
 else:
-    from qinling.worker import server
+    from qinling.worker import zygote
 
 DEFAULT_PORT = 9090
 
@@ -45,19 +43,30 @@ def follow_lifeline(descriptor: int) -> None:
     os.close(descriptor)
 
 
+def _folder() -> str:
+    """Where the function will be; nobody can be there before, as nobody knows the name."""
+    place = os.environ.get("TMPDIR", "/tmp")  # noqa: S108  # nosec B108
+    return f"{place}/qinling-{os.urandom(16).hex()}"
+
+
 def main() -> int:
     worker_id = os.environ.get("QINLING_WORKER_ID", "")
     if not worker_id:
         print("QINLING_WORKER_ID is not set: it names this worker.", file=sys.stderr)
         return 2
+    # Before anything else: it has as little of this process as there can be, and no thread.
+    clean = zygote.CleanZygote(_folder())
+    from qinling.worker import server
+
     lifeline = os.environ.get("QINLING_WORKER_LIFELINE_FD")
     if lifeline is not None:
+        import threading
+
         threading.Thread(target=follow_lifeline, args=(int(lifeline),), daemon=True).start()
-    worker = server.WorkerServer(listener(), worker_id)
+    worker = server.WorkerServer(listener(), worker_id, clean)
     signal.signal(signal.SIGTERM, lambda *_: worker.drain())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker.run()
-    return 0
+    return worker.run()
 
 
 if __name__ == "__main__":

@@ -1,33 +1,77 @@
-"""The HTTP server of a worker.
+"""The HTTP server of a worker: what its control plane asks, answered by the supervisor.
 
-``GET /healthz`` tells who the worker is; ``POST /drain`` tells it to take no
-more work and to end. An idle worker ends at once.
+``GET /healthz`` tells who the worker is, ``POST /specialize`` gives it its
+function, ``/execute`` and ``/executions`` run it, and ``POST /drain`` tells it
+to take no more work and to end. From ``/specialize`` on every request but the
+first is signed (``signing.py``). No user code runs in this process.
+
+Which call does what is in ``handler.py``; here is what the worker is.
 """
 
-import json
 import socket
 import threading
-import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+import time
+from collections.abc import Callable
+from http.server import ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
 
-# Seconds that a connection may be silent before it is closed.
-IDLE_TIMEOUT = 60
+from qinling.worker.archive import Archive
+from qinling.worker.function import Conflict, Order
+from qinling.worker.handler import Handler
+from qinling.worker.zygote import CleanZygote
+
+if TYPE_CHECKING:
+    from qinling.worker.executor import Executor
+
+#: Seconds that answers are kept for who may still ask, once the worker is draining.
+_GRACE = 3.0
+
+
+class Specialized:
+    """A worker's function, and what knows its key."""
+
+    def __init__(self, order: Order, executor: "Executor", answer: dict[str, Any]) -> None:
+        from qinling.worker import signing
+
+        self.order = order
+        self.executor = executor
+        self.answer = answer
+        self._signing = signing
+        self._nonces = signing.Nonces()
+
+    def check(self, method: str, path: str, get: Callable[[str], str | None], body: bytes) -> str:
+        """The nonce of a signed request.
+
+        :raises Unsigned: it is not.
+        """
+        return self._signing.check_request(self.order.key, method, path, get, body, self._nonces)
+
+    def sign(self, status: int, nonce: str, body: bytes) -> str:
+        """The signature of an answer."""
+        return self._signing.sign_answer(self.order.key, status, nonce, body)
 
 
 class WorkerServer(ThreadingHTTPServer):
-    """Serves on a socket that is listening already."""
+    """Serves on a socket that is listening already.
+
+    :param clean: forked before this process had anything to keep from functions.
+    """
 
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, worker_id: str) -> None:
+    def __init__(self, listener: socket.socket, worker_id: str, clean: CleanZygote) -> None:
         super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self.worker_id = worker_id
         # A container may be restarted under the same worker id, empty.
-        self.boot_id = str(uuid.uuid4())
+        with open("/proc/sys/kernel/random/uuid") as file:
+            self.boot_id = file.read().strip()
+        self.specialized: Specialized | None = None
+        self._clean = clean
+        self._specializing = threading.Lock()
         self._draining = threading.Event()
+        self._code = 0
 
     @property
     def draining(self) -> bool:
@@ -40,49 +84,74 @@ class WorkerServer(ThreadingHTTPServer):
             "status": "draining" if self.draining else "ready",
         }
 
+    def specialize(self, order: Order, archive: Archive) -> dict[str, Any]:
+        """Take a function, for good; the same one again is answered as before.
+
+        :raises Conflict: there is another one.
+        :raises Malformed: the archive cannot be unpacked; the worker is as before.
+        """
+        with self._specializing:
+            found = self.specialized
+            if found is None:
+                found = self.specialized = self._take(order, archive)
+            elif not _is_same(found.order, order):
+                raise Conflict("this worker has another function")
+        return found.answer
+
+    def _take(self, order: Order, archive: Archive) -> Specialized:
+        # A worker without a function has nothing of all this in its memory.
+        from qinling.worker import executor, package, processes, slots
+
+        began = time.monotonic()
+        processes.hide_memory()
+        processes.adopt_orphans()
+        function = order.function
+        package.unpack(archive, self._clean.folder, function.max_unpacked_size)
+        found = executor.Executor(function, slots.Slots(self._clean, function, self.fail))
+        answer = {
+            "worker_id": self.worker_id,
+            "boot_id": self.boot_id,
+            "imported": found.fault is None,
+            "error": None if found.fault is None else str(found.fault),
+            "duration": time.monotonic() - began,
+        }
+        return Specialized(order, found, answer)
+
+    def fail(self) -> None:
+        """End as soon as what is in flight has ended, and not well."""
+        self._code = 1
+        self.drain()
+
     def drain(self) -> None:
         """Take no more work, and end when what is in flight has ended."""
         if not self._draining.is_set():
             self._draining.set()
             # Not here: a signal handler runs in the thread that serves.
-            threading.Thread(target=self.shutdown, daemon=True).start()
+            threading.Thread(target=self._end, daemon=True).start()
 
-    def run(self) -> None:
-        """Serve until drained."""
+    def _end(self) -> None:
+        # One that is being given its function has it first.
+        with self._specializing:
+            found = self.specialized
+        if found is not None:
+            found.executor.executions.close()
+            found.executor.executions.wait_until_done(_GRACE)
+        self.shutdown()
+
+    def run(self) -> int:
+        """Serve until drained; the process's exit code."""
         self.serve_forever(poll_interval=0.1)
         self.server_close()
+        if self.specialized is not None:
+            self.specialized.executor.close()
+        self._clean.end()
+        return self._code
 
 
-class Handler(BaseHTTPRequestHandler):
-    server: WorkerServer
-    protocol_version = "HTTP/1.1"
-    timeout = IDLE_TIMEOUT
+def _is_same(one: Order, other: Order) -> bool:
+    import hmac
 
-    def do_GET(self) -> None:
-        if self.path == "/healthz":
-            # A draining worker is not ready, as a probe sees it.
-            self._answer(503 if self.server.draining else 200, self.server.identity())
-        else:
-            self._answer(404, {"error": f"unknown URL {self.path}"})
-
-    def do_POST(self) -> None:
-        # Nothing that this server knows has a body, so none is read.
-        self.close_connection = True
-        if self.path == "/drain":
-            self.server.drain()
-            self._answer(202, self.server.identity())
-        else:
-            self._answer(404, {"error": f"unknown URL {self.path}"})
-
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        """A probe every few seconds is not worth a line."""
+    return hmac.compare_digest(one.key, other.key) and (
+        one.function.function_id,
+        one.function.revision,
+    ) == (other.function.function_id, other.function.revision)

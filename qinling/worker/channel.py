@@ -1,0 +1,106 @@
+"""Messages between the supervisor and a process that runs user code.
+
+JSON behind its length, over a Unix socket. The supervisor takes nothing in it
+on trust: a length above what was agreed, or anything that is no JSON, ends the slot.
+The sender's pid is the kernel's word.
+"""
+
+import json
+import socket
+import struct
+from typing import Any
+
+#: Characters of an error's text, and bytes of a message beside the result in it.
+TEXT = 4096
+FRAME = 262144
+
+_HEAD = struct.Struct("!I")
+_CREDENTIALS = struct.Struct("3i")
+_CHUNK = 65536
+
+
+class Broken(Exception):
+    """The other end is gone, or says what cannot be."""
+
+
+def encode(message: Any) -> bytes:
+    """:raises ValueError, TypeError, RecursionError: it is no JSON, as NaN is not."""
+    return json.dumps(message, allow_nan=False).encode()
+
+
+def frame(body: bytes) -> bytes:
+    """A message as it is sent."""
+    return _HEAD.pack(len(body)) + body
+
+
+def pack(message: Any) -> bytes:
+    """Both of them."""
+    return frame(encode(message))
+
+
+class Reader:
+    """Gathers the next message of a socket."""
+
+    def __init__(self, end: socket.socket, most: int) -> None:
+        self._end = end
+        self._most = most
+        self._found = b""
+
+    def read(self) -> tuple[bool, Any]:
+        """Whether a message is there, and it; reads from the socket once.
+
+        A socket that blocks waits for more; one that does not raises BlockingIOError.
+
+        :raises Broken: there will be none, or more than one.
+        """
+        try:
+            chunk = self._end.recv(_CHUNK)
+        except ConnectionError:
+            chunk = b""
+        if not chunk:
+            raise Broken("it has closed its channel")
+        self._found = found = self._found + chunk if self._found else chunk
+        if len(found) < _HEAD.size:
+            return False, None
+        (length,) = _HEAD.unpack_from(found)
+        if length > self._most:
+            raise Broken("it has sent too much")
+        if len(found) < _HEAD.size + length:
+            return False, None
+        if len(found) > _HEAD.size + length:
+            raise Broken("it has sent more than one answer")
+        self._found = b""
+        try:
+            return True, json.loads(found[_HEAD.size :], parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            raise Broken("it has sent no JSON") from None
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def receive(end: socket.socket) -> Any:
+    """The next message, waited for; for whoever trusts the other end."""
+    head = end.recv(_HEAD.size, socket.MSG_WAITALL)
+    if len(head) < _HEAD.size:
+        raise Broken("it has closed its channel")
+    (length,) = _HEAD.unpack(head)
+    return json.loads(end.recv(length, socket.MSG_WAITALL))
+
+
+def greet(end: socket.socket) -> None:
+    """Say that this process is there; the kernel adds who it is."""
+    end.send(b"!")
+
+
+def greeting(end: socket.socket) -> int:
+    """The pid of the process that greets, which a socket made for it tells (SO_PASSCRED)."""
+    try:
+        said, extra, _, _ = end.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+    except ConnectionError:
+        said, extra = b"", []
+    for level, kind, content in extra:
+        if said and (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            return int(_CREDENTIALS.unpack(content)[0])
+    raise Broken("it has closed its channel")

@@ -1,0 +1,204 @@
+"""A process that runs user code, as the supervisor sees it: from outside.
+
+A zygote that imports, and a slot that executes, are asked one thing at a time
+and watched while they are at it: until when, with how much memory, and how many
+processes. None of their own is trusted with that.
+"""
+
+import contextlib
+import math
+import os
+import select
+import socket
+import time
+from typing import Any
+
+from qinling.worker import channel, processes
+from qinling.worker.log import Log
+
+#: Seconds between two looks at what a busy child holds.
+_LOOK = 0.05
+#: Processes and threads that one child may have, itself included.
+MAX_PROCESSES = 200
+#: Seconds that a new process may take to be there, and a killed one to be gone.
+_APPEAR = 10.0
+_VANISH = 5.0
+_CHUNK = 65536
+#: Bytes that are read of a log once its execution has ended: as much as a pipe can hold.
+_PIPE = 1 << 20
+
+
+class Late(Exception):
+    """It has not answered by the deadline."""
+
+
+class Exhausted(Exception):
+    """It held too much memory, or too many processes."""
+
+
+class Gone(Exception):
+    """It has ended, or said what cannot be; the text says which."""
+
+
+class Child:
+    """One such process. The caller has forked it with the other ends of what this one made.
+
+    :param most: bytes of an answer.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._end, self._their_end = socket.socketpair()
+        self._end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._output, self._their_output = os.pipe()
+        os.set_blocking(self._output, False)
+        self._reader = channel.Reader(self._end, most)
+        self._poll = select.poll()
+        self._poll.register(self._end, select.POLLIN)
+        self._poll.register(self._output, select.POLLIN)
+        self._fds = self._end.fileno(), self._output
+        self._mute = False
+        self._pidfd = -1
+        self.pid = 0
+
+    @property
+    def theirs(self) -> list[int]:
+        """The descriptors that the process must be given."""
+        return [self._their_end.fileno(), self._their_output]
+
+    def meet(self) -> None:
+        """Wait until the process is there.
+
+        :raises Gone: it is not.
+        """
+        self._their_end.close()
+        os.close(self._their_output)
+        self._their_output = -1
+        self._end.settimeout(_APPEAR)
+        try:
+            self.pid = channel.greeting(self._end)
+            self._pidfd = os.pidfd_open(self.pid)
+        except (channel.Broken, OSError) as error:
+            raise Gone(f"a process could not be started: {error}") from None
+        self._end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        self._end.setblocking(False)
+        self._poll.register(self._pidfd, select.POLLIN)
+        self._children = os.open(f"/proc/{self.pid}/task/{self.pid}/children", os.O_RDONLY)
+
+    def command(self, message: bytes, ends: list[int]) -> None:
+        """:raises OSError: it is gone."""
+        socket.send_fds(self._end, [message], ends)
+
+    def ask(self, message: bytes, deadline: float, memory: int, log: Log) -> Any:
+        """Send a message, if there is one, and wait for the answer.
+
+        :param deadline: of the monotonic clock.
+        :param memory: bytes that it and all below it may hold together.
+        :raises Late, Exhausted, Gone: it must be killed then.
+        """
+        try:
+            return self._ask(message, deadline, memory, log)
+        except channel.Broken as error:
+            raise Gone(str(error)) from None
+        finally:
+            self._read_output(log, _PIPE)
+
+    def _ask(self, message: bytes, deadline: float, memory: int, log: Log) -> Any:
+        unsent = self._send(message)
+        end, output = self._fds
+        look_at = time.monotonic() + _LOOK
+        while True:
+            now = time.monotonic()
+            if now >= deadline:
+                raise Late
+            if now >= look_at:
+                self._look(memory)
+                look_at = now + _LOOK
+            wait = math.ceil((min(deadline, look_at) - now) * 1000)
+            events = dict(self._poll.poll(wait))
+            if output in events:
+                self._read_output(log, _CHUNK)
+            if end in events:
+                if unsent and events[end] & select.POLLOUT:
+                    unsent = self._send(unsent)
+                if events[end] & ~select.POLLOUT:
+                    with contextlib.suppress(BlockingIOError):
+                        whole, answer = self._reader.read()
+                        if whole:
+                            return answer
+            elif self._pidfd in events:
+                raise Gone("its process has ended")
+
+    def _send(self, message: bytes) -> bytes:
+        """What is left to be sent: a process that does not read must not hold up this one."""
+        if message:
+            try:
+                message = message[self._end.send(message) :]
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                raise channel.Broken("it has closed its channel") from None
+            both = select.POLLIN | select.POLLOUT
+            self._poll.modify(self._end, both if message else select.POLLIN)
+        return message
+
+    def _look(self, memory: int) -> None:
+        pids = processes.tree(self.pid)
+        if sum(map(processes.threads, pids)) > MAX_PROCESSES:
+            raise Exhausted("too many processes")
+        if processes.memory(pids, memory) > memory:
+            raise Exhausted("too much memory")
+
+    def _read_output(self, log: Log, most: int) -> None:
+        while most > 0 and not self._mute:
+            try:
+                found = os.read(self._output, _CHUNK)
+            except BlockingIOError:
+                return
+            if not found:
+                # It has closed both of its streams; poll would tell so for ever.
+                self._poll.unregister(self._output)
+                self._mute = True
+            log.add(found)
+            most -= len(found)
+
+    def is_quiet(self) -> bool:
+        """Whether it is there and has said nothing that it was not asked."""
+        return not self._poll.poll(0)
+
+    def is_sound(self) -> bool:
+        """Whether it is quiet, and nothing runs that its execution has started."""
+        return (
+            not self._mute
+            and self.is_quiet()
+            and processes.threads(self.pid) == 1
+            and not os.pread(self._children, 1, 0)
+        )
+
+    def resident(self) -> int:
+        return processes.resident(self.pid)
+
+    def kill(self) -> None:
+        """End it and all below it, whatever they do, from any thread."""
+        if self._pidfd >= 0 and not self.has_ended():
+            processes.kill_tree(self.pid)
+
+    def has_ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Kill it and wait for its end; what it held is free then."""
+        self.kill()
+        if self._pidfd >= 0:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            poll.poll(_VANISH * 1000)
+            os.close(self._pidfd)
+            os.close(self._children)
+            self._pidfd = -1
+        self._end.close()
+        self._their_end.close()
+        os.close(self._output)
+        if self._their_output >= 0:
+            os.close(self._their_output)

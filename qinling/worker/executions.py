@@ -1,0 +1,146 @@
+"""Executions of a worker, known by their ids.
+
+A sender that does not know whether its request has arrived sends it again, and
+gets the same run: an id is never run twice while it is known. Answers are kept
+until they are acknowledged, within bounds.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+#: Answers that are kept, and bytes of them; at least the newest one is.
+_ANSWERS = 1000
+_BYTES = 16 << 20
+
+
+class Execution:
+    """One that is running, or has ended when it has an answer."""
+
+    __slots__ = ("answer", "cancelled", "ended_at", "id", "kill")
+
+    def __init__(self, execution_id: str) -> None:
+        self.id = execution_id
+        self.answer: bytes | None = None
+        self.ended_at = 0.0
+        self.cancelled = False
+        #: Ends the process that runs it, while one does.
+        self.kill: Callable[[], None] | None = None
+
+
+class Closed(Exception):
+    """No more are taken."""
+
+
+class Full(Exception):
+    """As many run as may at once."""
+
+
+class Executions:
+    """:param most: how many may run at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._changed = threading.Condition()
+        self._known: dict[str, Execution] = {}
+        self._running = 0
+        self._closed = False
+        # In the order in which they ended.
+        self._ended: dict[str, Execution] = {}
+        self._bytes = 0
+        self._waiting = 0
+
+    def begin(self, execution_id: str) -> tuple[Execution, bool]:
+        """The execution, and whether the caller is to run it and then ``end`` it.
+
+        :raises Closed, Full: it is not known, and no more is taken, or not now.
+        """
+        with self._changed:
+            known = self._known.get(execution_id)
+            if known is not None:
+                return known, False
+            if self._closed:
+                raise Closed
+            if self._running >= self._most:
+                raise Full
+            self._running += 1
+            execution = self._known[execution_id] = Execution(execution_id)
+            return execution, True
+
+    def get(self, execution_id: str) -> Execution | None:
+        return self._known.get(execution_id)
+
+    def attach(self, execution: Execution, kill: Callable[[], None] | None) -> None:
+        """From now on it is cancelled by this; nobody calls it after it was taken away (None)."""
+        with self._changed:
+            execution.kill = kill
+            if kill is not None and execution.cancelled:
+                kill()
+
+    def end(self, execution: Execution, answer: bytes) -> None:
+        """Keep its answer, and give it to those who wait for it."""
+        with self._changed:
+            self._running -= 1
+            execution.answer = answer
+            execution.ended_at = time.monotonic()
+            if execution.cancelled:
+                # Who has cancelled it does not ask again.
+                del self._known[execution.id]
+            else:
+                self._ended[execution.id] = execution
+                self._bytes += len(answer)
+                while len(self._ended) > 1 and (
+                    len(self._ended) > _ANSWERS or self._bytes > _BYTES
+                ):
+                    self._forget(next(iter(self._ended)))
+            if self._waiting:
+                self._changed.notify_all()
+
+    def wait(self, execution: Execution) -> bytes:
+        """Its answer, once it has one."""
+        with self._changed:
+            self._waiting += 1
+            while execution.answer is None:
+                self._changed.wait()
+            self._waiting -= 1
+            return execution.answer
+
+    def remove(self, execution_id: str) -> None:
+        """Cancel it if it runs, forget its answer if it has ended."""
+        with self._changed:
+            execution = self._known.get(execution_id)
+            if execution is None:
+                return
+            if execution.answer is None:
+                execution.cancelled = True
+                if execution.kill is not None:
+                    execution.kill()
+            else:
+                self._forget(execution_id)
+                if self._waiting:
+                    self._changed.notify_all()
+
+    def _forget(self, execution_id: str) -> None:
+        execution = self._ended.pop(execution_id)
+        assert execution.answer is not None
+        self._bytes -= len(execution.answer)
+        del self._known[execution_id]
+
+    def close(self) -> None:
+        """Take no more; those that are known are known still."""
+        with self._changed:
+            self._closed = True
+
+    def wait_until_done(self, grace: float) -> None:
+        """Until none runs, and answers were acknowledged or are that many seconds old."""
+        with self._changed:
+            self._waiting += 1
+            while self._running:
+                self._changed.wait()
+            while self._ended:
+                newest = max(each.ended_at for each in self._ended.values())
+                left = newest + grace - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._waiting -= 1

@@ -1,0 +1,92 @@
+"""Runs executions in slots, and judges how they ended."""
+
+import json
+import time
+from typing import Any, NamedTuple
+
+from qinling.worker import channel
+from qinling.worker.child import Exhausted, Gone, Late
+from qinling.worker.executions import Execution, Executions
+from qinling.worker.function import EXHAUSTED, FAILED, SPENT, SUCCESS, TIMEOUT, Function
+from qinling.worker.log import Log
+from qinling.worker.slots import Slot, Slots, Unimportable
+
+_CANCELLED = "cancelled"
+
+
+class _Outcome(NamedTuple):
+    status: str
+    output: Any
+    trace: str = ""
+    #: Whether its slot may run another one.
+    reusable: bool = False
+
+
+class Executor:
+    """What a worker does once it has its function."""
+
+    def __init__(self, function: Function, slots: Slots) -> None:
+        self._function = function
+        self._slots = slots
+        self.executions = Executions(function.concurrency)
+        #: Why the function cannot be imported, if so.
+        self.fault: Unimportable | None = None
+        try:
+            slots.start()
+        except Unimportable as fault:
+            self.fault = fault
+
+    def close(self) -> None:
+        """End all processes of the function."""
+        self._slots.close()
+
+    def run(self, execution: Execution, given: str | None, timeout: float) -> bytes:
+        """Run what ``begin`` has made, to its end, and keep and return its answer."""
+        log = Log(self._function.max_log_size)
+        began = time.monotonic()
+        try:
+            if self.fault is not None:
+                raise self.fault
+            slot = self._slots.take()
+        except Unimportable as fault:
+            outcome = _Outcome(FAILED, str(fault), fault.log)
+        else:
+            # The function's time counts from here.
+            began = time.monotonic()
+            self.executions.attach(execution, slot.child.kill)
+            outcome = self._judge(slot, given, began + timeout, timeout, log)
+            self.executions.attach(execution, None)
+            self._slots.give_back(slot, reusable=outcome.reusable)
+        duration = time.monotonic() - began
+        if execution.cancelled:
+            outcome = _Outcome(_CANCELLED, "Function execution cancelled.")
+        answer = json.dumps(
+            {
+                "execution_id": execution.id,
+                "status": outcome.status,
+                "output": outcome.output,
+                "duration": duration,
+                "log": log.text(outcome.trace),
+            }
+        ).encode()
+        self.executions.end(execution, answer)
+        return answer
+
+    def _judge(
+        self, slot: Slot, given: str | None, deadline: float, timeout: float, log: Log
+    ) -> _Outcome:
+        try:
+            said = slot.child.ask(channel.pack(given), deadline, slot.memory, log)
+        except Late:
+            return _Outcome(FAILED, f"{TIMEOUT}: it has run for {timeout:g} s.")
+        except (Exhausted, Gone) as error:
+            return _Outcome(FAILED, f"{EXHAUSTED}: {error}.")
+        match said:
+            case [str(status), output, str(trace), bool(spent)]:
+                if status == SUCCESS:
+                    return _Outcome(SUCCESS, output, reusable=not spent)
+                if status == SPENT:
+                    return _Outcome(FAILED, f"{EXHAUSTED}: {output}", trace)
+                if status == FAILED and isinstance(output, str):
+                    return _Outcome(FAILED, output, trace, not spent)
+        return _Outcome(FAILED, f"{EXHAUSTED}: its process has said what cannot be.")

@@ -1,0 +1,127 @@
+"""The processes below one process: who they are, what memory they hold, and their end.
+
+For the supervisor, which judges and ends a slot with all that it has started,
+and for zygotes, which end theirs when the supervisor is gone.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+def hide_memory() -> None:
+    """Let nobody of the same user read this process's memory and environment."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def adopt_orphans() -> None:
+    """Be the parent of descendants whose own parent has ended: none gets out of the tree."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def gain_nothing() -> None:
+    """No program that is run from here gets a user's rights by being set-user-id."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value})")
+
+
+def children(pid: int) -> list[int]:
+    """Those of a process, ended ones that nobody has waited for included."""
+    found: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for task in tasks:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+            found += map(int, file.read().split())
+    return found
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it, parents first."""
+    found = [pid]
+    for each in found:
+        found += children(each)
+    return found
+
+
+def kill_below(pid: int) -> None:
+    """End all below a process, which should not start more meanwhile.
+
+    All are stopped before the first is killed: of those that fork as quickly as
+    they can, some would get away. The walk ends when it finds nobody new.
+    """
+    stopped: set[int] = set()
+    while new := [each for each in tree(pid)[1:] if each not in stopped]:
+        for each in new:
+            _send(each, signal.SIGSTOP)
+        stopped.update(new)
+    for each in stopped:
+        _send(each, signal.SIGKILL)
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and all below it."""
+    _send(pid, signal.SIGSTOP)
+    kill_below(pid)
+    _send(pid, signal.SIGKILL)
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process maps, those that it shares in full."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+def proportional(pid: int) -> int:
+    """The same, what is shared divided by the number of those who do (PSS).
+
+    In full where it may not be asked, as of a process that has hidden its memory.
+    """
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resident(pid)
+
+
+def memory(pids: list[int], enough: int) -> int:
+    """Bytes that processes hold together; exact only where it is more than ``enough``.
+
+    PSS costs the kernel a walk through all pages, so the cheap bound is asked first.
+    """
+    bound = sum(map(resident, pids))
+    return bound if bound <= enough else sum(map(proportional, pids))
+
+
+def threads(pid: int) -> int:
+    """0 when there is no such process."""
+    try:
+        return os.stat(f"/proc/{pid}/task").st_nlink - 2
+    except OSError:
+        return 0

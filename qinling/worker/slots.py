@@ -1,0 +1,242 @@
+"""Keeps as many slots ready as executions may run at once.
+
+One thread forks what is missing: at first, and when a slot was killed. An
+execution takes a slot and gives it back; one that is not sound any more is
+ended, with all that its execution has left, and replaced.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from qinling.worker import processes
+from qinling.worker.channel import FRAME
+from qinling.worker.child import Child, Exhausted, Gone, Late
+from qinling.worker.function import EXHAUSTED, Function
+from qinling.worker.log import Log
+from qinling.worker.zygote import FORK_SLOT, CleanZygote
+
+#: Seconds until it is given up to start a slot, and between two attempts.
+_PATIENCE = 5.0
+_PAUSE = 0.02
+
+
+class Unimportable(Exception):
+    """The function cannot be had; the text says why, ``log`` is for those who run it."""
+
+    def __init__(self, text: str, log: str) -> None:
+        super().__init__(text)
+        self.log = log
+
+
+class Slot:
+    """A process that executes the function, and what it may hold."""
+
+    def __init__(self, child: Child, memory: int) -> None:
+        self.child = child
+        self.memory = memory
+
+
+class Slots:
+    """:param lost: called when no process can be forked any more; the worker is of no use then."""
+
+    def __init__(self, clean: CleanZygote, function: Function, lost: Callable[[], None]) -> None:
+        self._clean = clean
+        self._function = function
+        self._lost = lost
+        self._zygote: Child | None = None
+        #: Whether slots are forked with the function in them.
+        self._shared = True
+        self._changed = threading.Condition()
+        self._all: set[Slot] = set()
+        self._ready: list[Slot] = []
+        self._ending: list[Slot] = []
+        self._fault: Unimportable | None = None
+        self._closed = False
+        self._own = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def start(self) -> None:
+        """Import the function, and from then on keep slots ready.
+
+        :raises Unimportable: that fails, and always will.
+        """
+        self._zygote = self._fork_zygote()
+        self._thread.start()
+
+    def take(self) -> Slot:
+        """A slot, waited for; to be given back.
+
+        :raises Unimportable: the function cannot be imported any more.
+        """
+        with self._changed:
+            # Asked for anew: what failed once may have been the moment's fault.
+            self._fault = None
+            while True:
+                while self._ready:
+                    slot = self._ready.pop()
+                    if slot.child.is_quiet():
+                        return slot
+                    self._replace(slot)
+                if self._fault is not None:
+                    raise self._fault
+                self._changed.notify_all()
+                self._changed.wait()
+
+    def give_back(self, slot: Slot, *, reusable: bool) -> None:
+        """After an execution; what it has left running is ended."""
+        sound = reusable and slot.child.is_sound()
+        if not sound:
+            slot.child.kill()
+        with self._changed:
+            if sound and not self._has_strays():
+                self._ready.append(slot)
+                self._changed.notify()
+            else:
+                self._replace(slot)
+
+    def _replace(self, slot: Slot) -> None:
+        self._ending.append(slot)
+        self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all slots."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for slot in self._all:
+            slot.child.close()
+        if self._zygote is not None:
+            self._zygote.close()
+        self._all.clear()
+        self._end_strays()
+
+    # What the thread does, alone.
+
+    def _keep(self) -> None:
+        while self._wait_for_work():
+            self._end_slots()
+            self._end_strays()
+            try:
+                slot = self._fork_slot()
+            except Unimportable as fault:
+                with self._changed:
+                    self._fault = fault
+                    self._changed.notify_all()
+            else:
+                with self._changed:
+                    self._all.add(slot)
+                    self._ready.append(slot)
+                    self._changed.notify_all()
+
+    def _wait_for_work(self) -> bool:
+        most = self._function.concurrency
+        with self._changed:
+            while not self._closed:
+                wanted = len(self._all) - len(self._ending) < most
+                if wanted and self._fault is None:
+                    return True
+                self._changed.wait()
+        return False
+
+    def _end_slots(self) -> None:
+        with self._changed:
+            ending, self._ending = self._ending, []
+            self._all.difference_update(ending)
+        for slot in ending:
+            slot.child.close()
+
+    def _fork_slot(self) -> Slot:
+        """:raises Unimportable: it imports for itself, and that fails."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            if self._zygote is None or self._zygote.has_ended():
+                if self._zygote is not None:
+                    self._zygote.close()
+                self._zygote = None
+                self._zygote = self._fork_zygote()
+            child = Child(self._function.max_result_size + FRAME)
+            try:
+                self._zygote.command(FORK_SLOT, child.theirs)
+                child.meet()
+                break
+            except (OSError, Gone) as error:
+                # The zygote was killed meanwhile; or there are too many processes for another.
+                child.close()
+                if time.monotonic() > until:
+                    raise Unimportable(EXHAUSTED, f"No slot could be started: {error}\n") from None
+                time.sleep(_PAUSE)
+        self._import(child)
+        return Slot(child, child.resident() + self._function.memory_size)
+
+    def _fork_zygote(self) -> Child:
+        """A zygote that has imported the function or, where that cannot be shared, a clean one."""
+        if self._shared:
+            zygote = self._new_zygote(imports=True)
+            self._shared = self._import(zygote)
+            if self._shared:
+                return zygote
+            zygote.close()
+            self._end_strays()
+        return self._new_zygote(imports=False)
+
+    def _new_zygote(self, *, imports: bool) -> Child:
+        child = Child(FRAME)
+        try:
+            self._clean.fork(self._function, imports, child.theirs)
+            child.meet()
+        except (OSError, Gone):
+            child.close()
+            print("The clean zygote is gone: this worker ends.", file=sys.stderr, flush=True)
+            self._lost()
+            raise Unimportable(EXHAUSTED, "The worker has lost its processes.\n") from None
+        return child
+
+    def _import(self, child: Child) -> bool:
+        """Watch a child's import; whether others can be forked from it.
+
+        :raises Unimportable: it failed; the child has been ended.
+        """
+        function, log = self._function, Log(self._function.max_log_size)
+        most = child.resident() + function.import_memory
+        trace: str | None = None
+        try:
+            match child.ask(b"", time.monotonic() + function.import_timeout, most, log):
+                case [None, _, bool(alone)]:
+                    return alone
+                case [str(text), str(said), _]:
+                    trace = said
+                case _:
+                    text = "The import failed: its process has said what cannot be"
+        except Late:
+            text = f"The import took longer than {function.import_timeout:g} s"
+        except Exhausted as error:
+            text = f"The import was stopped: {error}"
+        except Gone as error:
+            text = f"The import failed: {error}"
+        child.close()
+        raise Unimportable(text, log.text(text + "\n" if trace is None else trace))
+
+    # Processes that have left their slot, by what only a function can have meant.
+
+    def _has_strays(self) -> bool:
+        found = os.pread(self._own, 4096, 0).split()
+        return len(found) > 1 and not self._known().issuperset(map(int, found))
+
+    def _known(self) -> set[int]:
+        """Slots are children of this process once their zygote was killed."""
+        return {self._clean.pid, *(slot.child.pid for slot in self._all)}
+
+    def _end_strays(self) -> None:
+        with self._changed:
+            known = self._known()
+        for pid in processes.children(os.getpid()):
+            if pid not in known:
+                processes.kill_tree(pid)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)

@@ -1,0 +1,187 @@
+"""Processes that are there to be forked.
+
+The *clean* zygote is forked from the supervisor before that has a key or runs a
+thread, and forks zygotes. A zygote imports the function, unless it is told not
+to, and forks slots. Only what is forked from a zygote runs executions, so who
+kills its parent hits a zygote, which is replaced.
+
+Each follows one socket: a command, with the descriptors of the new process, is
+a message. Nobody answers: the new process greets over its own socket.
+
+What the clean zygote alone does not need is imported where it is used: it is
+there in every idle worker.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from qinling.worker.function import Function
+    from qinling.worker.loading import Entry
+
+_END = "end"
+#: Bytes of a command, at most.
+_COMMAND = 65536
+
+
+class CleanZygote:
+    """As the supervisor has it.
+
+    :param folder: where the function will be; removed when all has ended.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.folder = folder
+        self.pid = os.fork()
+        if self.pid == 0:
+            with _ForGood():
+                _be_clean(theirs, folder)
+        theirs.close()
+
+    def fork(self, function: "Function", imports: bool, ends: list[int]) -> None:
+        """Fork a zygote; ``ends`` are its control socket and its log.
+
+        :raises OSError: the clean zygote is gone.
+        """
+        command = {"function": function, "imports": imports}
+        socket.send_fds(self._control, [json.dumps(command).encode()], ends)
+
+    def end(self) -> None:
+        """End it, in order, and wait for that: it removes the folder."""
+        with contextlib.suppress(OSError):
+            self._control.send(json.dumps(_END).encode())
+            os.waitpid(self.pid, 0)
+
+
+#: The command of a zygote: fork a slot. Its descriptors are a slot's channel and its log.
+FORK_SLOT = b"{}"
+
+
+class _ForGood(contextlib.AbstractContextManager[None]):
+    """What a forked process does, it does in here: the stack below is its parent's."""
+
+    def __exit__(self, *exc_info: object) -> NoReturn:
+        if exc_info[1] is not None:
+            import traceback
+
+            traceback.print_exc()
+        os._exit(1)
+
+
+def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> None:
+    """Fork for each command; returns when the supervisor is gone, or has said so."""
+    while True:
+        try:
+            message, ends, _, _ = socket.recv_fds(control, _COMMAND, 2)
+        except ConnectionError:
+            message = b""
+        if not message:
+            from qinling.worker import processes
+
+            # Killed, as it seems: nobody else is there to end what it has left.
+            processes.kill_below(os.getpid())
+            return
+        # Only here, before a fork: until then the supervisor must find a pid to be who it was.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        command = json.loads(message)
+        if command == _END:
+            return
+        # Without a process to be had, the ends are closed and the supervisor knows.
+        with contextlib.suppress(BlockingIOError):
+            if os.fork() == 0:
+                with _ForGood():
+                    control.close()
+                    run(command, ends)
+        for each in ends:
+            os.close(each)
+
+
+def _be_clean(control: socket.socket, folder: str) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # They may be sent to the whole group, and the supervisor decides what they mean. Not
+        # SIG_IGN: a program that a function runs would inherit it.
+        signal.signal(number, _do_nothing)
+    # The worker's own socket and lifeline are none of a function's business.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != control.fileno():
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    for variable in ("LISTEN_FD", "LIFELINE_FD", "HOST", "PORT"):
+        os.environ.pop(f"QINLING_WORKER_{variable}", None)
+
+    def be_zygote(command: Any, ends: list[int]) -> None:
+        _be_zygote(socket.socket(fileno=ends[0]), ends[1], folder, command)
+
+    _follow(control, be_zygote)
+    if os.path.exists(folder):
+        import shutil
+
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
+
+
+def _be_zygote(control: socket.socket, log: int, folder: str, command: Any) -> None:
+    from qinling.worker import channel, limits, processes, slot
+    from qinling.worker.function import Function
+
+    slot.take_output(log)
+    slot.open_streams()
+    channel.greet(control)
+    function = Function(*command["function"])
+    processes.gain_nothing()
+    limits.common()
+    os.chdir(folder)
+    entry = _import(control, folder, function) if command["imports"] else None
+    # Collections in a slot leave alone what it shares with others.
+    gc.freeze()
+
+    def be_slot(_: Any, ends: list[int]) -> None:
+        slot.take_output(ends[1])
+        slot.serve(socket.socket(fileno=ends[0]), function, folder, entry)
+
+    _follow(control, be_slot)
+    os._exit(0)
+
+
+def _import(control: socket.socket, folder: str, function: "Function") -> "Entry":
+    """Says over the socket how it went: error or None, traceback, whether slots can be forked."""
+    from qinling.worker import channel, limits, loading
+
+    limits.grow_by(function.import_memory)
+    limits.limit_processes()
+    before = _alive()
+    try:
+        entry = loading.load(folder, function.entry)
+    except loading.Unimportable as fault:
+        control.sendall(channel.pack([str(fault)[: channel.TEXT], fault.trace, False]))
+        os._exit(0)
+    # Threads do not come along in a fork; sockets and children would be shared by all slots.
+    limits.free_processes()
+    control.sendall(channel.pack([None, "", _alive() == before]))
+    return entry
+
+
+def _alive() -> tuple[int, list[str], list[int]]:
+    """Threads, what is open beside files, and children."""
+    from qinling.worker import processes
+
+    opened = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            opened.append(os.readlink(f"/proc/self/fd/{name}"))
+    kinds = ("socket:", "pipe:", "anon_inode:")
+    live = sorted(each for each in opened if each.startswith(kinds))
+    return processes.threads(os.getpid()), live, processes.children(os.getpid())
