@@ -69,6 +69,7 @@ def prepare(argv: Sequence[str]) -> int:
     # One user on one host: what a deployment configures is given here.
     options.set_default("connection", f"sqlite:///{state_dir / 'qinling.db'}", group="database")
     options.set_default("state_dir", str(state_dir), group="local")
+    options.set_default("directory", str(state_dir / "packages"), group="storage")
     options.set_default("secret", secret(state_dir), group="execution")
     options.set_default("auth_enable", False, group="pecan")
     # A container has another name at each start; the folder's lock tells who has it.

@@ -99,7 +99,6 @@ def create(connection: sa.Connection, values: dict[str, Any]) -> Execution:
         updated_at=None,
         status=ExecutionStatus.RUNNING,
         result=None,
-        worker_id=None,
     )
     connection.execute(_INSERT, {name: getattr(execution, name) for name in _NAMES})
     # Last: all executions of a function wait for each other here until they have committed.
@@ -173,26 +172,20 @@ def send(connection: sa.Connection, execution: Execution, worker_id: str | None)
     return bool(connection.execute(_SEND, key).rowcount)
 
 
-def end(
-    connection: sa.Connection,
-    execution_id: str,
-    status: ExecutionStatus,
-    result: str,
-    log: str,
-) -> bool:
-    """The one end of an execution; False when it had one before."""
-    ended = connection.execute(
+def end(connection: sa.Connection, ended: Execution, log: str) -> bool:
+    """The one end of an execution, as it stands in ``ended``; False when it had one before."""
+    result = connection.execute(
         _END,
         {
-            "execution_id": execution_id,
-            "new_status": status,
-            "new_result": result,
-            "ended_at": timeutils.utcnow(),
+            "execution_id": ended.id,
+            "new_status": ended.status,
+            "new_result": ended.result,
+            "ended_at": ended.updated_at,
         },
     )
-    if ended.rowcount and log:
-        connection.execute(_INSERT_LOG, {"execution_id": execution_id, "log": log})
-    return bool(ended.rowcount)
+    if result.rowcount and log:
+        connection.execute(_INSERT_LOG, {"execution_id": ended.id, "log": log})
+    return bool(result.rowcount)
 
 
 def remove(connection: sa.Connection, execution_id: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
+from oslo_utils import timeutils
 
 from qinling import context, exceptions, rpc
 from qinling.db import api as db_api
@@ -126,8 +127,12 @@ class Dispatcher:
         except (exceptions.WorkerError, exceptions.DatabaseUnavailable) as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             output = f"{_FAILED} {error}"
-            return self._end(execution, ExecutionStatus.ERROR, output, time.monotonic() - began, "")
-        return self._record(execution, outcome)
+        except Exception:
+            LOG.exception("Execution %s cannot be run", execution.id)
+            output = _FAILED
+        else:
+            return self._record(execution, outcome)
+        return self._end(execution, ExecutionStatus.ERROR, output, time.monotonic() - began, "")
 
     def _deliver(
         self,
@@ -205,15 +210,20 @@ class Dispatcher:
         log: str,
     ) -> executions.Execution:
         """Write the end down; what is answered is what stands in the row."""
-        result = json.dumps({"output": output, "duration": round(duration, 6)})
-        if self._db.write(executions.end, execution.id, status, result, log):
-            return replace(execution, status=status, result=result)
-        # It had its end: it was cancelled, or taken for lost, or deleted.
-        ended = self._db.read(executions.find, execution.id)
-        if ended is not None:
+        ended = replace(
+            execution,
+            status=status,
+            result=_result(output, duration),
+            updated_at=timeutils.utcnow(),
+            owner=None,
+        )
+        if self._db.write(executions.end, ended, log):
             return ended
-        result = json.dumps({"output": _CANCELLED, "duration": round(duration, 6)})
-        return replace(execution, status=ExecutionStatus.ERROR, result=result)
+        # It had its end: it was taken for lost, or deleted.
+        cancelled = replace(
+            ended, status=ExecutionStatus.ERROR, result=_result(_CANCELLED, duration)
+        )
+        return self._db.read(executions.find, execution.id) or cancelled
 
     def _tell(self, function_id: str) -> None:
         """A worker is not what its row says: let the engine look."""
@@ -266,3 +276,8 @@ class Dispatcher:
             if line.idle():
                 del self._lines[code]
                 line.close()
+
+
+def _result(output: Any, duration: float) -> str:
+    """The contract's ``result``: JSON in a string."""
+    return json.dumps({"output": output, "duration": round(duration, 6)})

@@ -14,6 +14,7 @@ from typing import Any
 
 from qinling import exceptions
 from qinling.worker import signing
+from qinling.worker.function import Unsigned
 
 # Bytes of an answer: a result and a log, each as long as they may be, in JSON.
 _MAX_ANSWER = 64 * 1024 * 1024
@@ -193,10 +194,11 @@ class WorkerClient:
             answer = connection.getresponse()
             body = answer.read(_MAX_ANSWER)
             if signed:
-                found = {signing.SIGNATURE: answer.getheader(signing.SIGNATURE, "")}
-                signing.check_answer(self._key, answer.status, sent[signing.NONCE], found, body)
+                signing.check_answer(
+                    self._key, answer.status, sent[signing.NONCE], answer.getheader, body
+                )
             parsed = json.loads(body) if body else {}
-        except signing.Refused as error:
+        except Unsigned as error:
             connection.close()
             if answer.status == 401:
                 # It was not loaded with this key: it started anew, or is another one.
