@@ -1,0 +1,176 @@
+"""Executions as their callers see them, on every kind of installation."""
+
+import concurrent.futures
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fixtures.deployment import Deployment
+from tests.fixtures.process import wait_until
+
+GREETER = """
+import time
+
+def main(name="world", sleep=0, context=None):
+    print("greeting", name)
+    time.sleep(sleep)
+    return f"hello {name}"
+
+def fail(**arguments):
+    raise ValueError("it went wrong")
+
+def late(context=None):
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime_id(deployment: Deployment) -> Iterator[str]:
+    """An available runtime that the tests of this module share."""
+    client = deployment.client
+    runtime = client.create()
+    client.wait_for(runtime["id"], "available")
+    yield runtime["id"]
+
+
+@pytest.fixture(scope="module")
+def greeter(deployment: Deployment, runtime_id: str) -> str:
+    """A function's id."""
+    return str(deployment.client.create_function(runtime_id, GREETER)["id"])
+
+
+def output(execution: dict[str, Any]) -> Any:
+    return json.loads(execution["result"])["output"]
+
+
+def test_a_function_is_run_and_its_answer_and_log_are_kept(
+    deployment: Deployment, greeter: str
+) -> None:
+    client = deployment.client
+    execution = client.execute(greeter, input='{"name": "Ada"}', description="first")
+    assert execution["status"] == "success"
+    assert output(execution) == "hello Ada"
+    assert json.loads(execution["result"])["duration"] >= 0
+    assert execution["sync"] is True
+    assert execution["description"] == "first"
+    assert client.execution(execution["id"]) == execution
+    id_ = execution["id"]
+    assert client.log(id_) == f"Start execution: {id_}\ngreeting Ada\nFinished execution: {id_}\n"
+
+
+def test_an_input_that_is_no_object_is_the_first_argument(
+    deployment: Deployment, greeter: str
+) -> None:
+    assert output(deployment.client.execute(greeter, input="Ada")) == "hello Ada"
+
+
+def test_an_asynchronous_execution_is_answered_at_once_and_ends(
+    deployment: Deployment, greeter: str
+) -> None:
+    client = deployment.client
+    execution = client.execute(greeter, sync=False, input='{"sleep": 0.5}')
+    assert (execution["status"], execution["result"]) == ("running", None)
+    ended = client.wait_ended(execution["id"])
+    assert (ended["status"], output(ended)) == ("success", "hello world")
+
+
+def test_executions_are_counted(deployment: Deployment, runtime_id: str) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, GREETER)
+    assert function["count"] == 0
+    for _ in range(3):
+        client.execute(function["id"])
+    assert client.call("GET", f"/v1/functions/{function['id']}").json()["count"] == 3
+
+
+def test_what_a_function_raises_is_its_output(deployment: Deployment, runtime_id: str) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, GREETER, entry="main.fail")
+    execution = client.execute(function["id"])
+    assert (execution["status"], output(execution)) == ("failed", "it went wrong")
+    assert "ValueError: it went wrong" in client.log(execution["id"])
+
+
+def test_a_function_that_takes_too_long_is_stopped(deployment: Deployment, runtime_id: str) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, GREETER, entry="main.late", timeout=1)
+    execution = client.execute(function["id"])
+    assert execution["status"] == "failed"
+    assert "Function execution timeout" in output(execution)
+    assert json.loads(execution["result"])["duration"] >= 1
+
+
+@pytest.mark.parametrize(("at_once", "workers"), [(3, 1), (6, 2), (10, 4)])
+def test_executions_that_overlap_get_as_few_workers_as_can_hold_them(
+    deployment: Deployment, runtime_id: str, at_once: int, workers: int
+) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, GREETER, timeout=60)
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        calls = [
+            pool.submit(client.execute, function["id"], input='{"sleep": 4}')
+            for _ in range(at_once)
+        ]
+        assert {output(call.result()) for call in calls} == {"hello world"}
+    assert len(client.workers(function["id"])) == workers
+    client.call("POST", f"/v1/functions/{function['id']}/detach")
+
+
+def test_a_worker_that_was_killed_is_replaced_by_the_next_call(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, GREETER)
+    client.execute(function["id"])
+    [before] = client.workers(function["id"])
+    mark = f"QINLING_WORKER_ID={before}\0".encode()
+    pids = [
+        pid
+        for pid in deployment.worker_pids()
+        if mark in Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
+    ]
+    # The first one is the supervisor.
+    os.kill(min(pids), signal.SIGKILL)
+    assert client.execute(function["id"])["status"] == "success"
+    wait_until(
+        lambda: before not in client.workers(function["id"]), 20, "the row of the dead worker gone"
+    )
+
+
+def test_a_running_execution_that_is_deleted_is_stopped_and_its_caller_told(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, GREETER, entry="main.late", timeout=50)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.execute, function["id"])
+        found: list[dict[str, Any]] = []
+
+        def begun() -> bool:
+            path = f"/v1/executions?function_id={function['id']}"
+            found[:] = client.call("GET", path).json()["executions"]
+            return bool(found) and bool(client.workers(function["id"]))
+
+        wait_until(begun, 20, "the execution under way")
+        answer = client.call("DELETE", f"/v1/executions/{found[0]['id']}")
+        assert answer.status_code == 204
+        execution = call.result()
+    assert execution["status"] == "error"
+    assert "cancelled" in output(execution)
+    assert client.call("GET", f"/v1/executions/{found[0]['id']}").status_code == 404
+
+
+def test_executions_of_nothing_are_refused(deployment: Deployment) -> None:
+    client = deployment.client
+    answer = client.call("POST", "/v1/executions", json={})
+    assert answer.status_code == 400
+    assert "function_id" in answer.json()["faultstring"]
+    unknown = "00000000-0000-0000-0000-000000000000"
+    answer = client.call("POST", "/v1/executions", json={"function_id": unknown})
+    assert answer.status_code == 404
+    assert unknown in answer.json()["faultstring"]
