@@ -57,6 +57,20 @@ def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: 
         connection.execute(sa.insert(Table).values(**new, wanted=wanted))
 
 
+def change(connection: sa.Connection, function_id: str, version: int, more: int, most: int) -> bool:
+    """Want ``more`` workers than now, or fewer, but not fewer than one; False above ``most``."""
+    key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
+    wanted = connection.execute(sa.select(Table.c.wanted).where(key).with_for_update()).scalar() or 0
+    changed = wanted + more if more > 0 else max(wanted + more, min(wanted, 1))
+    if changed > most:
+        return False
+    if changed > wanted:
+        raise_to(connection, function_id, version, changed)
+    else:
+        connection.execute(sa.update(Table).where(key).values(wanted=changed, settled=False))
+    return True
+
+
 def ask_again(connection: sa.Connection, function_id: str) -> None:
     """The workers of a function are not what they should be, or were not when last seen."""
     connection.execute(
