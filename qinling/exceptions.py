@@ -37,6 +37,16 @@ class MethodNotAllowed(QinlingError):
         super().__init__(f"Method {method} is not allowed on {path}; use {', '.join(allowed)}.")
 
 
+class NoPackage(MethodNotAllowed):
+    """The download of a function that is an image: the contract gives it this code."""
+
+    def __init__(self, function_id: str) -> None:
+        self.allowed = ["DELETE", "GET", "HEAD", "PUT"]
+        QinlingError.__init__(
+            self, f"Function {function_id} is an image, and has no package to download."
+        )
+
+
 class Conflict(QinlingError):
     code = 409
 
@@ -62,6 +72,16 @@ class Unavailable(QinlingError):
 
 class DatabaseUnavailable(Unavailable):
     pass
+
+
+class PackageLost(QinlingError):
+    """The store has not, or not as it was, what the database refers to."""
+
+    def __init__(self, digest: str, what: str) -> None:
+        super().__init__(
+            f"Package {digest} {what} in the store of packages: restore it from a backup, or "
+            "upload it again."
+        )
 
 
 class NotAllowed(Forbidden):

@@ -5,11 +5,12 @@ resync, so the sender never makes anybody wait: casts go through a bounded
 queue to one thread, and are dropped when it is full.
 
 Where API and engine share a process, the API calls the engine itself
-(``engine.service.Engine`` has the same three methods).
+(``engine.service.Engine`` has the same methods).
 
 History of the RPC version:
 
     1.0  create_runtime, update_runtime, delete_runtime (runtime_id)
+    1.1  update_function, delete_function (function_id)
 """
 
 import queue
@@ -38,7 +39,10 @@ from qinling import context, exceptions  # noqa: E402
 LOG = log.getLogger(__name__)
 
 TOPIC = "qinling-engine"
-VERSION = "1.0"
+VERSION = "1.1"
+# The version that brought a method, where that is not the first: what an older engine knows is
+# sent so that it takes it.
+_SINCE = {"update_function": "1.1", "delete_function": "1.1"}
 
 # Casts that wait for a bus that is slow or away; more of them are dropped.
 _QUEUE_SIZE = 1000
@@ -49,6 +53,10 @@ _HEAD_START = 0.005
 _CONNECT_PAUSE = 1.0
 
 
+# What an engine does with an id that a message named.
+_Look = Callable[[str, context.RequestContext], None]
+
+
 class EngineNotifier(Protocol):
     """How the API tells an engine that a row has changed. Never waits."""
 
@@ -57,6 +65,10 @@ class EngineNotifier(Protocol):
     def update_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None: ...
 
     def delete_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None: ...
+
+    def update_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
+
+    def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
 
 
 class _ContextSerializer(messaging.NoOpSerializer):  # type: ignore[misc]
@@ -111,6 +123,12 @@ class EngineClient:
     def delete_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None:
         self._cast(asked_by, "delete_runtime", runtime_id=runtime_id)
 
+    def update_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        self._cast(asked_by, "update_function", function_id=function_id)
+
+    def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        self._cast(asked_by, "delete_function", function_id=function_id)
+
     def stop(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most ``timeout`` seconds."""
         with self._starting:
@@ -144,7 +162,8 @@ class EngineClient:
             asked_by, method, arguments = cast
             asked_by.update_store()
             try:
-                self._client.cast(asked_by, method, **arguments)
+                version = _SINCE.get(method, "1.0")
+                self._client.prepare(version=version).cast(asked_by, method, **arguments)
             except Exception as error:
                 # Not only what oslo.messaging declares: its drivers let others out.
                 LOG.warning("Cast %s %s is lost, the resync makes up: %s", method, arguments, error)
@@ -155,14 +174,20 @@ class _Endpoint:
 
     target = messaging.Target(version=VERSION)
 
-    def __init__(self, look: Callable[[str, context.RequestContext], None]) -> None:
-        self._look = look
+    def __init__(self, look_at_runtime: _Look, look_at_function: _Look) -> None:
+        self._look_at_runtime = look_at_runtime
+        self._look_at_function = look_at_function
 
     def create_runtime(self, ctxt: context.RequestContext, runtime_id: str) -> None:
-        self._look(runtime_id, ctxt)
+        self._look_at_runtime(runtime_id, ctxt)
 
     update_runtime = create_runtime
     delete_runtime = create_runtime
+
+    def update_function(self, ctxt: context.RequestContext, function_id: str) -> None:
+        self._look_at_function(function_id, ctxt)
+
+    delete_function = update_function
 
 
 class EngineServer:
@@ -171,14 +196,15 @@ class EngineServer:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
-        look_at_runtime: Callable[[str, context.RequestContext], None],
+        look_at_runtime: _Look,
+        look_at_function: _Look,
     ) -> None:
         with configuration.checked(conf):
             self._transport = transport(conf)
             self._server = messaging.get_rpc_server(
                 self._transport,
                 messaging.Target(topic=TOPIC, server=conf.engine.host),
-                [_Endpoint(look_at_runtime)],
+                [_Endpoint(look_at_runtime, look_at_function)],
                 serializer=_ContextSerializer(),
                 access_policy=messaging.DefaultRPCAccessPolicy,
             )

@@ -7,7 +7,7 @@ from typing import IO
 
 from oslo_config import cfg
 
-from qinling import conf, exceptions
+from qinling import conf, exceptions, storage
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
@@ -53,6 +53,7 @@ def prepare(argv: Sequence[str]) -> int:
     # One user on one host: what a deployment configures is given here.
     options.set_default("connection", f"sqlite:///{state_dir / 'qinling.db'}", group="database")
     options.set_default("state_dir", str(state_dir), group="local")
+    options.set_default("directory", str(state_dir / "packages"), group="storage")
     options.set_default("auth_enable", False, group="pecan")
     # A container has another name at each start; the folder's lock tells who has it.
     options.set_default("host", "localhost", group="engine")
@@ -61,6 +62,7 @@ def prepare(argv: Sequence[str]) -> int:
     db = db_api.Database(options)
     if migration.current(db.engine()) != migration.head():
         migration.upgrade(db.engine())
+    storage.load(options).prepare()
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-standalone", process.fail, bound=True)
     http = server.HttpServer(

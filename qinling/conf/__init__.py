@@ -16,9 +16,19 @@ from oslo_middleware import cors, http_proxy_to_wsgi
 from oslo_middleware.healthcheck import opts as healthcheck_opts
 
 from qinling import exceptions, policies
-from qinling.conf import api, engine, kubernetes, local, logs, orchestrator, pecan, resource_limits
+from qinling.conf import (
+    api,
+    engine,
+    kubernetes,
+    local,
+    logs,
+    orchestrator,
+    pecan,
+    resource_limits,
+    storage,
+)
 
-MODULES = (api, pecan, engine, resource_limits, orchestrator, local, kubernetes)
+MODULES = (api, pecan, engine, resource_limits, storage, orchestrator, local, kubernetes)
 
 # How oslo.config writes which file a value is from, and the file.
 _LOCATION = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")

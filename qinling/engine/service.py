@@ -61,6 +61,9 @@ class Engine:
         """A message said that this runtime's row has changed."""
         self._reconciler.add(Key(runtimes.KIND, runtime_id), asked_by)
 
+    def look_at_function(self, function_id: str, asked_by: context.RequestContext | None) -> None:
+        """A message said that this function's row has changed, or is gone."""
+
     # What the API calls when it shares a process with the engine.
 
     def create_runtime(self, asked_by: context.RequestContext, runtime_id: str) -> None:
@@ -68,6 +71,11 @@ class Engine:
 
     update_runtime = create_runtime
     delete_runtime = create_runtime
+
+    def update_function(self, asked_by: context.RequestContext, function_id: str) -> None:
+        self.look_at_function(function_id, asked_by)
+
+    delete_function = update_function
 
     def _changed(self, pool_id: str) -> None:
         self._reconciler.add(Key(runtimes.KIND, pool_id))

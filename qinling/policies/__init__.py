@@ -11,7 +11,7 @@ from oslo_policy import opts as policy_opts
 from oslo_policy import policy
 
 from qinling import exceptions
-from qinling.policies import base, runtimes
+from qinling.policies import base, functions, runtimes
 
 if TYPE_CHECKING:
     from oslo_context import context as oslo_context
@@ -24,7 +24,7 @@ _RELOAD = 1.0
 
 def list_rules() -> Iterable[policy.RuleDefault]:
     """All rules with their defaults (the entry point ``oslo.policy.policies``)."""
-    return [*base.rules, *runtimes.rules]
+    return [*base.rules, *runtimes.rules, *functions.rules]
 
 
 def set_defaults(conf: cfg.ConfigOpts) -> None:

@@ -44,7 +44,7 @@ def prepare(argv: Sequence[str]) -> int:
     driver = MemoryOrchestrator(complete=options.complete)
     process = service.Process()
     engine = engine_service.Engine(options, db, driver, "bench-engine", process.fail)
-    bus = rpc.EngineServer(options, engine.look_at_runtime)
+    bus = rpc.EngineServer(options, engine.look_at_runtime, engine.look_at_function)
 
     threading.Thread(target=_tell, args=(driver,), daemon=True).start()
     print(f"started {time.monotonic()}", flush=True)

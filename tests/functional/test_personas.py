@@ -86,7 +86,7 @@ def test_every_call_of_the_api_has_a_row() -> None:
 
 def _calls_of_the_code() -> Iterator[tuple[str, str]]:
     """Method and URL of each call, with a star for what stands for an id."""
-    found = root.RootController(mock.Mock(), mock.Mock(), mock.Mock())
+    found = root.RootController(*(mock.Mock() for _ in range(4)))
     yield "GET", health.PATH
     yield from _routed("", found)
     for noun, controller in found._nouns.items():

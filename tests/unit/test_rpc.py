@@ -15,7 +15,13 @@ from tests.fixtures.process import wait_until
 from tests.unit.config import options
 
 DEADLINE = 20.0
-METHODS = ("create_runtime", "update_runtime", "delete_runtime")
+METHODS = (
+    "create_runtime",
+    "update_runtime",
+    "delete_runtime",
+    "update_function",
+    "delete_function",
+)
 
 
 class Bus:
@@ -26,12 +32,14 @@ class Bus:
 
     def __init__(self) -> None:
         self.sent: list[tuple[Any, str, dict[str, Any]]] = []
+        self.versions: list[str] = []
         self.errors: list[Exception] = []
         self.at_it = threading.Event()
         self.open = threading.Event()
         self.open.set()
 
-    def prepare(self, **_options: Any) -> "Bus":
+    def prepare(self, *, version: str) -> "Bus":
+        self.versions.append(version)
         return self
 
     def cast(self, asked_by: Any, method: str, **arguments: Any) -> None:
@@ -85,9 +93,12 @@ def test_what_was_asked_for_is_cast_in_its_order(bus: Bus, client: rpc.EngineCli
         getattr(client, method)(asker(request_id=f"req-{number}"), f"id {number}")
     client.stop(DEADLINE)
     assert [(method, arguments) for _, method, arguments in bus.sent] == [
-        (method, {"runtime_id": f"id {number}"}) for number, method in enumerate(METHODS * 3)
+        (method, {f"{method.rpartition('_')[2]}_id": f"id {number}"})
+        for number, method in enumerate(METHODS * 3)
     ]
-    assert [asked_by.request_id for asked_by, _, _ in bus.sent] == [f"req-{n}" for n in range(9)]
+    assert [asked_by.request_id for asked_by, _, _ in bus.sent] == [f"req-{n}" for n in range(15)]
+    # An engine of the release before takes what it knows.
+    assert bus.versions == (["1.0"] * 3 + ["1.1"] * 2) * 3
 
 
 def test_nobody_waits_for_a_bus_that_does_not_answer_and_what_is_too_much_is_dropped(
@@ -189,14 +200,14 @@ def test_a_cast_arrives_with_the_request_that_asked_for_it(
         assert current.request_id == asked_by.request_id
         arrived.append((runtime_id, asked_by.request_id, asked_by.auth_token))
 
-    server = rpc.EngineServer(conf, look)
+    server = rpc.EngineServer(conf, look, look)
     server.start()
     try:
         ids = [str(uuid.uuid4()) for _ in METHODS]
         for number, method in enumerate(METHODS):
             asked_by = asker(request_id=f"req-{number}", auth_token="secret")
             getattr(client, method)(asked_by, ids[number])
-        wait_until(lambda: len(arrived) == 3, DEADLINE, "the casts' arrival")
+        wait_until(lambda: len(arrived) == len(METHODS), DEADLINE, "the casts' arrival")
     finally:
         server.stop(DEADLINE)
     assert sorted(arrived) == sorted((id_, f"req-{n}", None) for n, id_ in enumerate(ids))
@@ -205,7 +216,7 @@ def test_a_cast_arrives_with_the_request_that_asked_for_it(
 def test_an_engine_starts_while_the_bus_is_away_and_stops_before_it_is_back(
     conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = rpc.EngineServer(conf, lambda *_: None)
+    server = rpc.EngineServer(conf, lambda *_: None, lambda *_: None)
     tried = threading.Event()
 
     def away() -> None:

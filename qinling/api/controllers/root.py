@@ -8,10 +8,11 @@ import webob
 from oslo_config import cfg
 
 from qinling.api.controllers import routing
-from qinling.api.controllers.v1 import runtimes
+from qinling.api.controllers.v1 import functions, runtimes
 from qinling.api.types import versions
 from qinling.api.types.base import expose
 from qinling.db import api as db_api
+from qinling.storage import base as storage
 
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
@@ -20,8 +21,15 @@ if TYPE_CHECKING:
 class RootController(routing.Resource):
     routes = {(): {"GET": "show_versions"}, ("v1",): {"GET": "show_v1"}}
 
-    def __init__(self, conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: db_api.Database,
+        engine: "EngineNotifier",
+        store: storage.PackageStore,
+    ) -> None:
         self._nouns: dict[str, routing.Resource] = {
+            "functions": functions.FunctionsController(conf, db, engine, store),
             "runtimes": runtimes.RuntimesController(conf, db, engine),
         }
 

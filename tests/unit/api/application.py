@@ -26,6 +26,12 @@ class Engine:
     def delete_runtime(self, _asked_by: object, runtime_id: str) -> None:
         self.told.append(("delete", runtime_id))
 
+    def update_function(self, _asked_by: object, function_id: str) -> None:
+        self.told.append(("update function", function_id))
+
+    def delete_function(self, _asked_by: object, function_id: str) -> None:
+        self.told.append(("delete function", function_id))
+
 
 class Api:
     """The application, asked as a server asks it.

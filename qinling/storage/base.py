@@ -1,0 +1,81 @@
+"""What a store of packages does.
+
+A package is known by its content: two functions with the same zip share one,
+and nothing that is stored ever changes. ``api`` takes packages in, and
+``engine`` hands them to workers.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+# Bytes of a package, packed.
+MAX_PACKAGE = 51 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package by its digest (SHA-256, hex); ``md5sum`` is hex, ``size`` in bytes."""
+
+    digest: str
+    md5sum: str
+    size: int
+
+
+class Upload(Protocol):
+    """A package that is coming in. Nothing of it stays unless it is kept."""
+
+    @property
+    def file(self) -> BinaryIO:
+        """What has come so far, to be read from anywhere."""
+
+    @property
+    def package(self) -> Package: ...
+
+    def write(self, data: bytes) -> None:
+        """Take in the next piece.
+
+        :raises BadRequest: it is more than a package may have.
+        :raises Unavailable: it cannot be written down.
+        """
+
+    def close(self) -> None:
+        """Forget it, unless it was kept."""
+
+
+class PackageStore(Protocol):
+    def prepare(self) -> str:
+        """Make the store ready at the start of a program.
+
+        :returns: its marker, the same for all that share it and no others.
+        :raises StartupError: it cannot be used.
+        """
+
+    def receive(self) -> Upload:
+        """:raises Unavailable: nothing can be written."""
+
+    def holding(self) -> AbstractContextManager[None]:
+        """While this is entered nothing is removed: a package that was put within, or found, is
+        there until the row that refers to it has been committed.
+        """
+
+    def put(self, upload: Upload) -> Package:
+        """Keep an upload, whole or, after a crash, not at all.
+
+        :raises Unavailable: it cannot be written down.
+        """
+
+    def open(self, digest: str) -> BinaryIO:
+        """A package, to be read and closed; its content has been checked.
+
+        :raises PackageLost: it is not there, or it is damaged.
+        :raises Unavailable: the store cannot be read.
+        """
+
+    def remove(self, digest: str, is_used: Callable[[], bool]) -> None:
+        """Remove a package unless ``is_used`` says, asked while nobody is ``holding``, that
+        something refers to it.
+
+        :raises Unavailable: the store cannot be written to.
+        """
