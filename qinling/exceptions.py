@@ -37,6 +37,16 @@ class MethodNotAllowed(QinlingError):
         super().__init__(f"Method {method} is not allowed on {path}; use {', '.join(allowed)}.")
 
 
+class NoPackage(MethodNotAllowed):
+    """The download of a function that is an image: the contract gives it this code."""
+
+    def __init__(self, function_id: str) -> None:
+        self.allowed = ["DELETE", "GET", "HEAD", "PUT"]
+        QinlingError.__init__(
+            self, f"Function {function_id} is an image, and has no package to download."
+        )
+
+
 class Conflict(QinlingError):
     code = 409
 

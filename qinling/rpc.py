@@ -49,6 +49,9 @@ _HEAD_START = 0.005
 _CONNECT_PAUSE = 1.0
 
 
+# What an engine does with an id that a message named.
+
+
 class EngineNotifier(Protocol):
     """How the API tells an engine that a row has changed. Never waits."""
 
@@ -190,6 +193,11 @@ class _Endpoint:
 
     def execute(self, ctxt: context.RequestContext, execution_id: str) -> None:
         self._engine.execute(ctxt, execution_id)
+
+    def update_function(self, ctxt: context.RequestContext, function_id: str) -> None:
+        self._look_at_function(function_id, ctxt)
+
+    delete_function = update_function
 
 
 class EngineServer:

@@ -6,9 +6,10 @@ import webob
 from oslo_config import cfg
 from oslo_middleware import cors, http_proxy_to_wsgi
 
-from qinling import policies
+from qinling import policies, storage
 from qinling.api.controllers import root, routing
-from qinling.api.middleware import auth, body, errors, health, request_id
+from qinling.api.middleware import auth, body, errors, forms, health, request_id
+from qinling.conf import resource_limits
 from qinling.db import api as db_api
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.lease import Lease
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
 
 
 def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> "WSGIApplication":
-    """The application over a database and whatever tells an engine."""
+    """The application over a database and whatever tells an engine.
+
+    :raises StartupError: an option that it reads is not fit for use.
+    """
+    resource_limits.bounds(conf)
+    store = storage.load(conf)
     lease = Lease(conf, db, "qinling-api", driver=None, one_host=False, lost=_never)
     dispatcher = Dispatcher(conf, db, engine, lease.hold)
     application: WSGIApplication = routing.Application(
-        root.RootController(conf, db, engine, dispatcher),
+        root.RootController(conf, db, engine, store, dispatcher),
         # A suffix in a URL is a part of a name.
         guess_content_type_from_ext=False,
         force_canonical=False,
@@ -33,6 +39,7 @@ def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -
     )
     # From the inside out: the last one sees a request first.
     application = body.JsonBody(application)
+    application = forms.Forms(application, store)
     application = auth.guard(application, conf, policies.Enforcer(conf))
     application = health.Health(application, conf, db)
     if conf.oslo_middleware.enable_proxy_headers_parsing:

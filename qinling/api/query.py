@@ -15,8 +15,8 @@ _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 _ORDERED = frozenset({lists.GT, lists.GTE, lists.LT, lists.LTE})
 
-TEXT, BOOLEAN, TIME = "text", "boolean", "time"
-_PYTHON = {TEXT: str, BOOLEAN: bool, TIME: dt.datetime}
+TEXT, BOOLEAN, TIME, NUMBER = "text", "boolean", "time", "number"
+_PYTHON = {TEXT: str, BOOLEAN: bool, TIME: dt.datetime, NUMBER: int}
 
 # Where ``routing`` puts the query string, out of the sight of Pecan and WSME.
 QUERY = "qinling.query"
@@ -29,7 +29,7 @@ _MAX_VALUES = 1000
 class Query:
     """A list's query string.
 
-    :param fields: the type (``TEXT``, ``BOOLEAN``, ``TIME``) of each field
+    :param fields: the type (``TEXT``, ``BOOLEAN``, ``TIME``, ``NUMBER``) of each field
         that the list can be filtered and sorted by.
     :raises BadRequest: anything in it is unknown or malformed.
     """
@@ -40,7 +40,7 @@ class Query:
         self._request = request
         self._fields = fields
         self._given = _parse(request.environ[QUERY])
-        self.all_projects = self._boolean("all_projects", self._one("all_projects") or "false")
+        self.all_projects = _boolean("all_projects", self._one("all_projects") or "false")
         limit = self._limit(conf.api.max_limit)
         self.filters_project = any(name == "project_id" for name, _ in self._given)
         self.listing = lists.Listing(
@@ -139,19 +139,19 @@ class Query:
             raise exceptions.BadRequest(f"{name}: the value has a character that no text has.")
         match self._fields[name]:
             case "boolean":
-                return self._boolean(name, text)
+                return _boolean(name, text)
             case "time":
                 return self._time(name, text)
+            case "number":
+                return self._number(name, text)
             case _:
                 return text
 
     @staticmethod
-    def _boolean(name: str, text: str) -> bool:
-        if text.lower() in _TRUE:
-            return True
-        if text.lower() in _FALSE:
-            return False
-        raise exceptions.BadRequest(f"{name}: {text[:40]!r} is neither true nor false.")
+    def _number(name: str, text: str) -> int:
+        if text.isascii() and text.isdigit() and len(text) < 19:
+            return int(text)
+        raise exceptions.BadRequest(f"{name}: {text[:40]!r} is not a whole number.")
 
     @staticmethod
     def _time(name: str, text: str) -> dt.datetime:
@@ -167,6 +167,44 @@ class Query:
             except OverflowError as error:
                 raise exceptions.BadRequest(f"{name}: {text[:40]!r} is out of range.") from error
         return time
+
+
+def number(request: webob.Request, name: str) -> int | None:
+    """The one parameter that a call has, a number; None when it is not given.
+
+    :raises BadRequest: there is another one, or it is no number.
+    """
+    values = _only(request, name)
+    for text in values:
+        if not (text.isascii() and text.isdigit() and len(text) < 10):
+            raise exceptions.BadRequest(f"{name}: {text[:40]!r} is not a number.")
+    return int(values[-1]) if values else None
+
+
+def flag(request: webob.Request, name: str) -> bool:
+    """The one parameter that a call has, true or false.
+
+    :raises BadRequest: there is another one, or it is neither.
+    """
+    values = [_boolean(name, text) for text in _only(request, name)]
+    return bool(values) and all(values)
+
+
+def _only(request: webob.Request, name: str) -> list[str]:
+    """The values of the one parameter that a call has."""
+    given = _parse(request.environ[QUERY])
+    for other, _ in given:
+        if other != name:
+            raise exceptions.BadRequest(f"{other[:40]!r}: this call has no such query parameter.")
+    return [value for _, value in given]
+
+
+def _boolean(name: str, text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise exceptions.BadRequest(f"{name}: {text[:40]!r} is neither true nor false.")
 
 
 def _parse(text: str) -> Sequence[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from oslo_log import log
 
-from qinling import conf, rpc
+from qinling import conf, rpc, storage
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
@@ -16,6 +16,7 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-api")
     db = db_api.Database(options)
     db.check()
+    storage.load(options).prepare()
     client = rpc.EngineClient(options)
     http = server.HttpServer(
         app.build(options, db, client), options.api.host, options.api.port, options.api.threads

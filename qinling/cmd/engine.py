@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from oslo_log import log
 
-from qinling import conf, rpc
+from qinling import conf, rpc, storage
 from qinling.cmd import service
 from qinling.db import api as db_api
 from qinling.engine import service as engine_service
@@ -16,6 +16,7 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-engine")
     db = db_api.Database(options)
     db.check()
+    storage.load(options).prepare()
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-engine", process.fail)
     bus = rpc.EngineServer(options, engine)

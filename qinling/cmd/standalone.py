@@ -9,7 +9,7 @@ from typing import IO
 
 from oslo_config import cfg
 
-from qinling import conf, exceptions
+from qinling import conf, exceptions, storage
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
@@ -79,6 +79,7 @@ def prepare(argv: Sequence[str]) -> int:
     db = db_api.Database(options)
     if migration.current(db.engine()) != migration.head():
         migration.upgrade(db.engine())
+    storage.load(options).prepare()
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-standalone", process.fail, bound=True)
     http = server.HttpServer(

@@ -60,7 +60,9 @@ def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: 
 def change(connection: sa.Connection, function_id: str, version: int, more: int, most: int) -> bool:
     """Want ``more`` workers than now, or fewer, but not fewer than one; False above ``most``."""
     key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
-    wanted = connection.execute(sa.select(Table.c.wanted).where(key).with_for_update()).scalar() or 0
+    wanted = (
+        connection.execute(sa.select(Table.c.wanted).where(key).with_for_update()).scalar() or 0
+    )
     changed = wanted + more if more > 0 else max(wanted + more, min(wanted, 1))
     if changed > most:
         return False

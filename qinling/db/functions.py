@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from oslo_utils import timeutils
 
 from qinling import exceptions
+from qinling.db import demands, models
 from qinling.db import listing as lists
-from qinling.db import models
 from qinling.states import RuntimeStatus
 
 Table: sa.Table = models.Function.__table__  # type: ignore[assignment]
@@ -129,10 +129,12 @@ def update(connection: sa.Connection, function: Function, values: dict[str, Any]
 
 
 def delete(connection: sa.Connection, function: Function) -> bool:
-    """Delete the row; returns as ``update``."""
+    """Delete the row, and what was wanted for it; returns as ``update``."""
     result = connection.execute(
         sa.delete(Table).where(Table.c.id == function.id, Table.c.revision == function.revision)
     )
+    if result.rowcount:
+        demands.remove(connection, function.id)
     return bool(result.rowcount)
 
 

@@ -146,7 +146,7 @@ def decode_cursor(text: str, listing: Listing) -> tuple[Any, ...]:
             raise refusal
         if isinstance(key, str) and _unstorable(key):
             raise refusal
-        if isinstance(key, int) and not 0 <= key <= 1:
+        if isinstance(key, int) and not 0 <= key < 2**63:
             raise refusal
         if isinstance(key, float):
             raise refusal

@@ -11,7 +11,7 @@ from oslo_policy import opts as policy_opts
 from oslo_policy import policy
 
 from qinling import exceptions
-from qinling.policies import base, executions, runtimes
+from qinling.policies import base, executions, functions, runtimes, workers
 
 if TYPE_CHECKING:
     from oslo_context import context as oslo_context
@@ -24,7 +24,13 @@ _RELOAD = 1.0
 
 def list_rules() -> Iterable[policy.RuleDefault]:
     """All rules with their defaults (the entry point ``oslo.policy.policies``)."""
-    return [*base.rules, *runtimes.rules, *executions.rules]
+    return [
+        *base.rules,
+        *runtimes.rules,
+        *functions.rules,
+        *workers.rules,
+        *executions.rules,
+    ]
 
 
 def set_defaults(conf: cfg.ConfigOpts) -> None:

@@ -3,6 +3,7 @@
 from oslo_policy import policy
 
 ADMIN = "rule:admin"
+PROJECT_OWNER = "rule:project_owner"
 PROJECT_MEMBER = "rule:project_member"
 PROJECT_READER = "rule:project_reader"
 
@@ -13,6 +14,13 @@ rules = [
         "admin",
         "role:admin",
         description="The operator of the cloud.",
+        scope_types=PROJECT_SCOPE,
+    ),
+    policy.RuleDefault(
+        "project_owner",
+        "(role:admin or role:member) and project_id:%(project_id)s",
+        description="Whoever may change what only the project itself changes: no operator "
+        "of the cloud who is not in it.",
         scope_types=PROJECT_SCOPE,
     ),
     policy.RuleDefault(

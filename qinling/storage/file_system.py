@@ -5,7 +5,7 @@
     id                what the folder is told from others by
     lock              shared by who puts, exclusive for who removes
     incoming/         uploads on their way; what a crash left there goes when a program starts
-    packages/ab/ab…   a package, whole: it gets its name when it is on the disk
+    zips/ab/ab…       a package, whole: it gets its name when it is on the disk
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class FileSystemStore:
     def __init__(self, directory: str) -> None:
         self._root = Path(directory)
         self._incoming = self._root / "incoming"
-        self._packages = self._root / "packages"
+        self._packages = self._root / "zips"
 
     def prepare(self) -> str:
         try:

@@ -6,6 +6,7 @@ it. Not all that a zip says of itself is true: its content is read once, to the
 end, within the limit.
 """
 
+import errno
 import stat
 import struct
 import zipfile
@@ -47,6 +48,12 @@ def check(file: BinaryIO, max_unpacked: int, entry: str) -> None:
             _check_content(package)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _refusal(f"it is no zip, or not a whole one ({error})") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _refusal(
+            "it is no zip, or not a whole one (it points to before its start)"
+        ) from error
     except (NotImplementedError, RuntimeError, ValueError, struct.error, UnicodeError) as error:
         # zipfile on features that it does not have, and on numbers that cannot be.
         raise _refusal(f"it is not a zip that can be read ({error})") from error

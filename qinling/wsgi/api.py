@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from qinling import conf, exceptions, rpc
+from qinling import conf, exceptions, rpc, storage
 from qinling.api import app
 from qinling.db import api as db_api
 
@@ -29,6 +29,7 @@ def build() -> "WSGIApplication":
     db = db_api.Database(options)
     db.check()
     db.dispose()
+    storage.load(options).prepare()
     return app.build(options, db, rpc.EngineClient(options))
 
 

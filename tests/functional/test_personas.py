@@ -1,5 +1,6 @@
 """Who may do what: every call by every persona, against a real Keystone (personas.yaml)."""
 
+import contextlib
 import re
 import warnings
 from collections import Counter
@@ -86,7 +87,7 @@ def test_every_call_of_the_api_has_a_row() -> None:
 
 def _calls_of_the_code() -> Iterator[tuple[str, str]]:
     """Method and URL of each call, with a star for what stands for an id."""
-    found = root.RootController(mock.Mock(), mock.Mock(), mock.Mock())
+    found = root.RootController(*(mock.Mock() for _ in range(4)))
     yield "GET", health.PATH
     yield from _routed("", found)
     for noun, controller in found._nouns.items():
@@ -103,16 +104,27 @@ def _routed(prefix: str, controller: routing.Resource) -> Iterator[tuple[str, st
 # The matrix is true
 
 
-class Runtimes:
-    """Runtimes for personas to call on, each made by the admin of the project that it is in."""
+class Things:
+    """Runtimes and functions for personas to call on, each made by the admin of the project that
+    it is in.
+    """
+
+    #: By the names of the file: in which list they are, in whose project, and whether all see them.
+    KINDS = {
+        "public": ("runtimes", False, True),
+        "foreign": ("runtimes", False, False),
+        "own": ("runtimes", True, False),
+        "mine": ("functions", True, False),
+        "theirs": ("functions", False, False),
+    }
 
     def __init__(self, url: str, personas: Mapping[str, Persona]) -> None:
         makers = ("admin", "other_admin", "third_admin")
         self._makers = {self._project(personas[name]): personas[name].at(url) for name in makers}
-        #: May see every runtime, and has none.
+        #: May see everything, and has nothing.
         self.watcher = personas["third_admin"].at(url)
         self._personas = personas
-        self._shared: dict[tuple[str, bool], str] = {}
+        self._shared: dict[tuple[str, str], str] = {}
 
     @staticmethod
     def _project(persona: Persona) -> str:
@@ -120,41 +132,57 @@ class Runtimes:
 
     def shared(self, kind: str, persona: Persona) -> str:
         """The id of one that nobody may change."""
-        key = self._place(kind, persona)
+        key = kind, self._place(kind, persona)
         if key not in self._shared:
             self._shared[key] = self.fresh(kind, persona)
         return self._shared[key]
 
     def fresh(self, kind: str, persona: Persona) -> str:
         """The id of a new one, which has come to rest: its image may be changed."""
-        project, public = self._place(kind, persona)
+        noun, _, public = self.KINDS[kind]
+        maker = self._makers[self._place(kind, persona)]
+        if noun == "functions":
+            code = {"source": "image", "image": "nowhere"}
+            made = maker.call("POST", "/v1/functions", json={"code": code, "name": "as it was"})
+            assert made.status_code == 201, made.text
+            return str(made.json()["id"])
         # No worker ever starts for an image that this host does not have.
-        made = self._makers[project].create(image="nowhere", name="as it was", is_public=public)
-        self.watcher.wait_for(made["id"], "error")
-        return str(made["id"])
+        runtime = maker.create(image="nowhere", name="as it was", is_public=public)
+        self.watcher.wait_for(runtime["id"], "error")
+        return str(runtime["id"])
 
-    def _place(self, kind: str, persona: Persona) -> tuple[str, bool]:
-        """The project that it is in, and whether it is public."""
-        return self._project(persona) if kind == "own" else "elsewhere", kind == "public"
+    def _place(self, kind: str, persona: Persona) -> str:
+        """The project that it is in."""
+        return self._project(persona) if self.KINDS[kind][1] else "elsewhere"
 
     def project_id(self, persona: Persona) -> str:
         project = persona.project or self._personas["member"].project
         assert project is not None
         return project.id
 
+    def show(self, noun: str, id_: str) -> dict[str, Any]:
+        answer = self.watcher.call("GET", f"/v1/{noun}/{id_}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def close(self) -> None:
+        for runtime in _list(self.watcher, "?all_projects=true&image=has:nowhere"):
+            self.watcher.call("DELETE", f"/v1/runtimes/{runtime['id']}")
+        for maker in self._makers.values():
+            for function in _list(maker, noun="functions"):
+                maker.call("DELETE", f"/v1/functions/{function['id']}")
+
 
 @pytest.fixture(scope="module")
-def runtimes(guarded: Distributed, personas: Mapping[str, Persona]) -> Iterator[Runtimes]:
-    found = Runtimes(guarded.url, personas)
-    yield found
-    for runtime in _list(found.watcher, "?all_projects=true&image=has:nowhere"):
-        found.watcher.call("DELETE", f"/v1/runtimes/{runtime['id']}")
+def things(guarded: Distributed, personas: Mapping[str, Persona]) -> Iterator[Things]:
+    with contextlib.closing(Things(guarded.url, personas)) as found:
+        yield found
 
 
-def _list(client: Client, query: str = "") -> list[dict[str, Any]]:
-    answer = client.call("GET", f"/v1/runtimes{query}")
+def _list(client: Client, query: str = "", noun: str = "runtimes") -> list[dict[str, Any]]:
+    answer = client.call("GET", f"/v1/{noun}{query}")
     assert answer.status_code == 200, answer.text
-    return cast(list[dict[str, Any]], answer.json()["runtimes"])
+    return cast(list[dict[str, Any]], answer.json()[noun])
 
 
 @pytest.mark.parametrize(
@@ -171,33 +199,35 @@ def test_a_call_by_a_persona(
     status: int,
     guarded: Distributed,
     personas: Mapping[str, Persona],
-    runtimes: Runtimes,
+    things: Things,
     keystone: Keystone,
 ) -> None:
     persona = personas[name]
-    kind = re.search(r"\{(public|foreign|own)\}", call.path)
-    names = {"project": runtimes.project_id(persona)}
+    kind = re.search(rf"\{{({'|'.join(Things.KINDS)})\}}", call.path)
+    noun = call.path.split("/")[2].partition("?")[0] if call.path.count("/") > 1 else ""
+    names = {"project": things.project_id(persona)}
     before = None
     if kind is not None:
-        find = runtimes.fresh if call.changes and status < 400 else runtimes.shared
+        find = things.fresh if call.changes and status < 400 else things.shared
         names[kind[1]] = find(kind[1], persona)
-        before = runtimes.watcher.show(names[kind[1]])
+        before = things.show(noun, names[kind[1]])
     body = call.body
     if call.method == "POST":
         body = {**(body or {}), "name": f"made by {name}"}
     answer = persona.at(guarded.url).call(call.method, call.path.format(**names), json=body)
     assert answer.status_code == status, answer.text
     if status >= 400:
-        _assert_refusal(answer, keystone)
+        if status != 405:
+            _assert_refusal(answer, keystone)
         if before is not None:
             # Whatever was refused has not happened.
-            assert runtimes.watcher.show(before["id"]) == before
+            assert things.show(noun, before["id"]) == before
         if call.method == "POST":
-            made = _list(runtimes.watcher, f"?all_projects=true&name=made by {name}")
-            assert made == []
+            query = f"?all_projects=true&name=made by {name}"
+            assert _list(things.watcher, query, noun) == []
     elif call.method == "POST":
         assert answer.json()["project_id"] == names["project"]
-        assert runtimes.watcher.show(answer.json()["id"])["name"] == f"made by {name}"
+        assert things.show(noun, answer.json()["id"])["name"] == f"made by {name}"
 
 
 def _assert_refusal(answer: requests.Response, keystone: Keystone) -> None:

@@ -43,9 +43,6 @@ class Bus:
         self.open = threading.Event()
         self.open.set()
 
-    def prepare(self, **_options: Any) -> "Bus":
-        return self
-
     def cast(self, asked_by: Any, method: str, **arguments: Any) -> None:
         self.at_it.set()
         assert self.open.wait(DEADLINE)

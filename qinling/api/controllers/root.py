@@ -8,11 +8,12 @@ import webob
 from oslo_config import cfg
 
 from qinling.api.controllers import routing
-from qinling.api.controllers.v1 import executions, runtimes
+from qinling.api.controllers.v1 import executions, functions, runtimes, workers
 from qinling.api.types import versions
 from qinling.api.types.base import expose
 from qinling.db import api as db_api
 from qinling.execution.dispatch import Dispatcher
+from qinling.storage import base as storage
 
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
@@ -26,10 +27,15 @@ class RootController(routing.Resource):
         conf: cfg.ConfigOpts,
         db: db_api.Database,
         engine: "EngineNotifier",
+        store: storage.PackageStore,
         dispatcher: Dispatcher,
     ) -> None:
         self._nouns: dict[str, routing.Resource] = {
             "executions": executions.ExecutionsController(conf, db, engine, dispatcher),
+            "functions": routing.Together(
+                functions.FunctionsController(conf, db, engine, store),
+                workers.WorkersController(conf, db, engine),
+            ),
             "runtimes": runtimes.RuntimesController(conf, db, engine),
         }
 

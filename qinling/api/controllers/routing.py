@@ -8,6 +8,7 @@ A query string is for the methods that read it themselves. Pecan and WSME,
 which would let it override a body and the ids in the URL, do not see it.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -55,6 +56,22 @@ class Resource:
         raise exceptions.NotFound(f"There is nothing at {request.path}.")
 
 
+class Together(Resource):
+    """Controllers that share a place: the first whose table has the URL serves it."""
+
+    def __init__(self, *resources: Resource) -> None:
+        self._resources = resources
+
+    def find(
+        self, parts: list[str], request: webob.Request
+    ) -> tuple[Callable[..., Any], list[str]]:
+        *others, last = self._resources
+        for resource in others:
+            with contextlib.suppress(exceptions.NotFound):
+                return resource.find(parts, request)
+        return last.find(parts, request)
+
+
 class Application(pecan.Pecan):  # type: ignore[misc]
     """Pecan over a ``Resource``, whose tables say which method serves a URL."""
 
@@ -67,6 +84,11 @@ class Application(pecan.Pecan):  # type: ignore[misc]
         if query and not hasattr(method, "takes_query"):
             raise exceptions.BadRequest(f"{query[:40]!r}: this call has no query parameters.")
         return method, arguments
+
+    def _handle_empty_response_body(self, state: Any) -> None:
+        """Pecan reads each answer here, and calls an empty one 204; ours say what they are, and
+        some are too large to be read.
+        """
 
 
 def _match(pattern: Sequence[str | None], parts: Sequence[str]) -> list[str] | None:

@@ -60,34 +60,53 @@ def limit(path: str) -> int:
     return LIMITS.get(parts[1], MAX_BODY) if len(parts) > 1 and parts[0] == "v1" else MAX_BODY
 
 
-def read(environ: "WSGIEnvironment", limit: int) -> bytes:
-    """The whole body, chunked or not.
+class Stream:
+    """A body as it comes, chunked or not.
 
-    :raises BodyTooLarge: it has more than ``limit`` bytes.
+    :raises BodyTooLarge: it says that it has more than ``limit`` bytes.
     :raises LengthRequired: it is chunked, and the server does not put chunks together.
-    :raises BadRequest: it does not come whole.
     """
-    chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
-    if chunked and not environ.get("wsgi.input_terminated"):
-        # uWSGI hands on nothing, which would be taken for an empty body.
-        raise exceptions.LengthRequired(
-            "Transfer-Encoding: this server takes no body in chunks; send Content-Length."
-        )
-    length = limit + 1 if chunked else _check_length(environ, limit)
-    try:
-        content: bytes = environ["wsgi.input"].read(length) if length else b""
-    except Exception as error:
-        # The client is gone, or slow, or its chunks are malformed: each server says so with errors
-        # of its own.
-        reason = str(error) or type(error).__name__
-        raise exceptions.BadRequest(f"The body cannot be read: {reason}.") from error
-    if len(content) > limit:
-        raise _too_large(limit)
-    if not chunked and len(content) < length:
-        raise exceptions.BadRequest(
-            f"The body ended after {len(content)} of the {length} bytes of Content-Length."
-        )
-    return content
+
+    def __init__(self, environ: "WSGIEnvironment", limit: int) -> None:
+        self._chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
+        if self._chunked and not environ.get("wsgi.input_terminated"):
+            # uWSGI hands on nothing, which would be taken for an empty body.
+            raise exceptions.LengthRequired(
+                "Transfer-Encoding: this server takes no body in chunks; send Content-Length."
+            )
+        self._input = environ["wsgi.input"]
+        self._limit = limit
+        self._length = limit + 1 if self._chunked else _check_length(environ, limit)
+        self._left = self._length
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, up to ``size`` of them; none at the end.
+
+        :raises BodyTooLarge: there are more than ``limit``.
+        :raises BadRequest: it does not come whole.
+        """
+        wanted = min(size, self._left)
+        try:
+            content: bytes = self._input.read(wanted) if wanted else b""
+        except Exception as error:
+            # The client is gone, or slow, or its chunks are malformed: each server says so with
+            # errors of its own.
+            reason = str(error) or type(error).__name__
+            raise exceptions.BadRequest(f"The body cannot be read: {reason}.") from error
+        self._left -= len(content)
+        if self._chunked and not self._left:
+            raise too_large(self._limit)
+        if not self._chunked and len(content) < wanted:
+            raise exceptions.BadRequest(
+                f"The body ended after {self._length - self._left} of the {self._length} bytes of "
+                "Content-Length."
+            )
+        return content
+
+
+def read(environ: "WSGIEnvironment", limit: int) -> bytes:
+    """The whole body; errors as of ``Stream``."""
+    return Stream(environ, limit).read(limit + 1)
 
 
 def without_nulls(content: bytes) -> bytes:
@@ -142,11 +161,11 @@ def _check_length(environ: "WSGIEnvironment", limit: int) -> int:
     if not (given.isascii() and given.isdigit()):
         raise exceptions.BadRequest(f"Content-Length {given[:40]!r} is not a number.")
     if len(given) > 18 or int(given) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return int(given)
 
 
-def _too_large(limit: int) -> exceptions.BodyTooLarge:
+def too_large(limit: int) -> exceptions.BodyTooLarge:
     return exceptions.BodyTooLarge(f"The body is larger than the {limit} bytes allowed here.")
 
 

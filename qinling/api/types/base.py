@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pecan
-import webob
 import wsme
 import wsme.api
 import wsme.exc
@@ -31,6 +30,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
     """Make a controller's method a call that takes and answers JSON, and nothing else.
+
+    It may return a ``pecan.Response`` of its own instead, which is answered as it is.
 
     What WSME's ``wsexpose`` does, but for errors: that one makes answers of
     them, and logs those of ours with a traceback each. Here they are raised,
@@ -58,8 +59,8 @@ def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
             except wsme.exc.ClientSideError as error:
                 raise exceptions.BadRequest(error.faultstring) from error
             result = method(self, *args, **kw)
-            if isinstance(result, webob.Response):
-                return result  # it is no JSON
+            if isinstance(result, pecan.Response):
+                return result
             response.status = definition.status_code
             if definition.return_type is None:
                 request.pecan["content_type"] = response.content_type = None
@@ -128,6 +129,21 @@ class Bool(wtypes.UserType):  # type: ignore[misc]
     def validate(value: Any) -> bool:
         if not isinstance(value, bool):
             raise ValueError(f"it is not true or false but {_json_name(value)}")
+        return value
+
+
+class Number(wtypes.UserType):  # type: ignore[misc]
+    """A whole number of a column's size, not negative; in a form it is its decimal digits."""
+
+    basetype = int
+    name = "number"
+
+    @staticmethod
+    def validate(value: Any) -> int:
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+            return int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+            raise ValueError("it is not a whole number")
         return value
 
 

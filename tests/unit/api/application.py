@@ -27,10 +27,10 @@ class Engine:
         self.told.append(("delete", runtime_id))
 
     def update_function(self, _asked_by: object, function_id: str) -> None:
-        self.told.append(("update", function_id))
+        self.told.append(("update function", function_id))
 
     def delete_function(self, _asked_by: object, function_id: str) -> None:
-        self.told.append(("delete", function_id))
+        self.told.append(("delete function", function_id))
 
     def execute(self, _asked_by: object, execution_id: str) -> None:
         self.told.append(("execute", execution_id))

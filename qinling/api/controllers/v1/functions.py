@@ -1,0 +1,333 @@
+"""``/v1/functions``."""
+
+import contextlib
+import functools
+import uuid
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pecan
+from oslo_config import cfg
+from oslo_log import log
+
+from qinling import context, exceptions
+from qinling.api import query
+from qinling.api.controllers import routing
+from qinling.api.middleware import auth, forms
+from qinling.api.types import functions as types
+from qinling.api.types.base import Uuid, expose
+from qinling.conf import resource_limits
+from qinling.db import api as db_api
+from qinling.db import functions, runtimes
+from qinling.policies import functions as policies
+from qinling.policies import runtimes as runtime_policies
+from qinling.states import RuntimeStatus
+from qinling.storage import base as storage
+from qinling.storage import inspection
+
+if TYPE_CHECKING:
+    from qinling.rpc import EngineNotifier
+
+LOG = log.getLogger(__name__)
+
+FIELDS = dict.fromkeys(functions.LISTED, query.TEXT) | {
+    "cpu": query.NUMBER,
+    "memory_size": query.NUMBER,
+    "timeout": query.NUMBER,
+    "count": query.NUMBER,
+    "latest_version": query.NUMBER,
+    "created_at": query.TIME,
+    "updated_at": query.TIME,
+}
+
+DEFAULT_ENTRY = "main.main"
+
+# Lost races in a row after which a change is given up.
+_ATTEMPTS = 10
+_MIB = 1024**2
+
+
+class FunctionsController(routing.Resource):
+    routes = {
+        (): {"GET": "show_all", "POST": "create"},
+        (None,): {"GET": "show", "PUT": "update", "DELETE": "delete"},
+    }
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: db_api.Database,
+        engine: "EngineNotifier",
+        store: storage.PackageStore,
+    ) -> None:
+        self._conf = conf
+        self._db = db
+        self._engine = engine
+        self._store = store
+
+    @functools.cached_property
+    def _limits(self) -> dict[str, resource_limits.Bounds]:
+        return resource_limits.bounds(self._conf)
+
+    @expose(types.Function, body=types.FunctionCreate, status_code=201)
+    def create(self, body: types.FunctionCreate) -> types.Function:
+        caller = _caller()
+        caller.can(policies.CREATE)
+        code, values = body.parts()
+        if code is None:
+            raise exceptions.BadRequest("code: it is required.")
+        asked = {name: values.get(name, limit.default) for name, limit in self._limits.items()}
+        self._check_limits(asked)
+        made = {
+            "id": str(uuid.uuid4()),
+            "project_id": caller.project_id,
+            "name": values.get("name"),
+            "description": values.get("description"),
+            **asked,
+        }
+        if code.source == types.IMAGE:
+            _refuse_upload("an image")
+            # Of what only a package has, what is given is not used.
+            own = {"runtime_id": None, "entry": None, "package": None, "code": code.stored()}
+            return types.Function.from_row(self._db.write(functions.create, made | own))
+        runtime_id = self._check_runtime(caller, values.get("runtime_id"))
+        made |= {"runtime_id": runtime_id, "entry": values.get("entry", DEFAULT_ENTRY)}
+        upload = pecan.request.environ.get(forms.UPLOAD)
+        if upload is None:
+            raise exceptions.BadRequest(
+                "package: it is required, as a file part of a multipart/form-data body."
+            )
+        self._check_package(upload, code, made["entry"])
+        with self._kept(upload) as package:
+            row = self._db.write(functions.create, made | package)
+        return types.Function.from_row(row)
+
+    @routing.takes_query
+    @expose(types.Functions)
+    def show_all(self) -> types.Functions:
+        caller = _caller()
+        caller.can(policies.LIST)
+        asked = query.Query(pecan.request, FIELDS, self._conf)
+        everything = asked.all_projects or asked.filters_project
+        if everything:
+            caller.can(policies.LIST_ALL)
+        page = self._db.read(
+            functions.page, asked.listing, None if everything else caller.project_id
+        )
+        answer = types.Functions(functions=[types.Function.from_row(row) for row in page.rows])
+        link = asked.next_link(page)
+        if link is not None:
+            answer.next = link
+        return answer
+
+    @routing.takes_query
+    @expose(types.Function, Uuid())
+    def show(self, function_id: str) -> types.Function | pecan.Response:
+        caller = _caller()
+        download = query.flag(pecan.request, "download")
+        function = self._visible(caller, function_id)
+        if not download:
+            return types.Function.from_row(function)
+        caller.can(policies.DOWNLOAD, _target(function))
+        if function.package is None:
+            raise exceptions.NoPackage(function.id)
+        return download_of(self._store.open(function.package), function.id)
+
+    @expose(types.Function, Uuid(), body=types.FunctionUpdate)
+    def update(self, function_id: str, body: types.FunctionUpdate) -> types.Function:
+        caller = _caller()
+        code, values = body.parts()
+        function = self._visible(caller, function_id)
+        caller.can(policies.UPDATE, _target(function))
+        self._check_limits(values)
+        upload = pecan.request.environ.get(forms.UPLOAD)
+        _check_change(function, code, values, upload)
+        if upload is not None:
+            entry = values.get("entry", function.entry)
+            self._check_package(upload, code or types.Code(types.PACKAGE), entry)
+        with self._kept(upload) as package:
+            function, changes = self._change(function, values | package)
+        if not changes.keys() <= functions.DESCRIPTIVE:
+            self._engine.update_function(caller, function_id)
+        if "package" in changes:
+            self._forget(function.package)
+        return types.Function.from_row(self._db.read(functions.get, function_id))
+
+    @expose(None, Uuid(), status_code=204)
+    def delete(self, function_id: str) -> None:
+        caller = _caller()
+        function = self._visible(caller, function_id)
+        caller.can(policies.DELETE, _target(function))
+        for _ in range(_ATTEMPTS):
+            if self._db.write(functions.delete, function):
+                break
+            function = self._db.read(functions.get, function_id)
+        else:
+            raise _too_busy(function_id)
+        self._engine.delete_function(caller, function_id)
+        self._forget(function.package)
+
+    def _change(
+        self, function: functions.Function, values: dict[str, Any]
+    ) -> tuple[functions.Function, dict[str, Any]]:
+        """Make a function have ``values``; it as it was before, and what was changed of it."""
+        for _ in range(_ATTEMPTS):
+            changes = {
+                name: value for name, value in values.items() if value != getattr(function, name)
+            }
+            if "entry" in changes and "package" not in changes:
+                self._check_entry(function, changes["entry"])
+            if not changes or self._db.write(functions.update, function, changes):
+                return function, changes
+            function = self._db.read(functions.get, function.id)
+        raise _too_busy(function.id)
+
+    def _visible(self, caller: context.RequestContext, function_id: str) -> functions.Function:
+        """The function, if it exists for this caller."""
+        caller.can(policies.SHOW)
+        function = self._db.read(functions.get, function_id)
+        if function.project_id != caller.project_id and not caller.may(policies.SHOW_ALL):
+            raise exceptions.NotFound.of("Function", function_id)
+        return function
+
+    def _check_runtime(self, caller: context.RequestContext, runtime_id: str | None) -> str:
+        if runtime_id is None:
+            raise exceptions.BadRequest("runtime_id: it is required.")
+        runtime = self._db.read(runtimes.find, runtime_id)
+        if runtime is None or not (
+            runtime.is_public
+            or runtime.project_id == caller.project_id
+            or caller.may(runtime_policies.SHOW_ALL)
+        ):
+            raise exceptions.BadRequest(f"runtime_id: runtime {runtime_id} does not exist.")
+        # Asked again where the row is written; here it spares the package's inspection.
+        if runtime.status is not RuntimeStatus.AVAILABLE:
+            raise exceptions.BadRequest(
+                f"runtime_id: runtime {runtime_id} is {runtime.status}, and not available."
+            )
+        return runtime_id
+
+    def _check_limits(self, values: dict[str, Any]) -> None:
+        for name, limit in self._limits.items():
+            if name in values:
+                limit.check(name, values[name])
+
+    def _check_package(self, upload: storage.Upload, code: types.Code, entry: str | None) -> None:
+        assert entry is not None
+        md5sum = upload.package.md5sum
+        if code.md5sum not in (None, md5sum):
+            raise exceptions.BadRequest(
+                f"code: the md5sum is {code.md5sum}, and that of the package that came is {md5sum}."
+            )
+        inspection.check(upload.file, self._conf.storage.max_unpacked_size * _MIB, entry)
+
+    def _check_entry(self, function: functions.Function, entry: str) -> None:
+        assert function.package is not None
+        with self._store.open(function.package) as package:
+            inspection.check_entry(package, entry)
+
+    @contextlib.contextmanager
+    def _kept(self, upload: storage.Upload | None) -> Iterator[dict[str, str]]:
+        """While a row is written that refers to an upload: the upload is in the store.
+
+        Entered with what the row says of it; nothing when there is none.
+        """
+        if upload is None:
+            yield {}
+            return
+        try:
+            with self._store.holding():
+                package = self._store.put(upload)
+                code = types.Code(types.PACKAGE, md5sum=package.md5sum)
+                yield {"package": package.digest, "code": code.stored()}
+        except exceptions.QinlingError:
+            # No row refers to it after all.
+            self._forget(upload.package.digest)
+            raise
+
+    def _forget(self, digest: str | None) -> None:
+        """Remove a package that nothing may refer to any more."""
+        if digest is None:
+            return
+        try:
+            self._store.remove(digest, lambda: self._db.read(functions.package_is_used, digest))
+        except exceptions.Unavailable as error:
+            # What was asked for is done; this is only space.
+            LOG.warning("Package %s stays in the store: %s", digest, error)
+
+
+class _Pieces:
+    """A file as the body of an answer."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self._file.read(64 * 1024):
+            yield piece
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def download_of(file: BinaryIO, name: str) -> pecan.Response:
+    """The answer that is a package, under the name that the contract gives it."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    answer = pecan.Response(app_iter=_Pieces(file), content_type="application/zip", charset=None)
+    answer.content_length = size
+    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return answer
+
+
+def _caller() -> context.RequestContext:
+    caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
+    return caller
+
+
+def _target(function: functions.Function) -> dict[str, Any]:
+    """What a policy may look at: whose function it is."""
+    return {"project_id": function.project_id}
+
+
+def _refuse_upload(what: str) -> None:
+    if forms.UPLOAD in pecan.request.environ and pecan.request.environ[forms.UPLOAD] is not None:
+        raise exceptions.BadRequest(f"package: a function that is {what} has none.")
+
+
+def _check_change(
+    function: functions.Function,
+    code: types.Code | None,
+    values: dict[str, Any],
+    upload: storage.Upload | None,
+) -> None:
+    """Refuse what no function, or not this one, can become."""
+    is_image = function.package is None
+    if code is not None and (code.source == types.IMAGE) != is_image:
+        raise exceptions.BadRequest(
+            f"code: the source of function {function.id} is "
+            f"{types.IMAGE if is_image else types.PACKAGE}, and cannot change."
+        )
+    if is_image:
+        for name, given in (("code", code), ("package", upload), ("entry", values.get("entry"))):
+            if given is not None:
+                raise exceptions.BadRequest(
+                    f"{name}: it cannot change, function {function.id} is an image."
+                )
+        return
+    stored = types.Code.read(function.code).md5sum
+    if upload is not None and upload.package.md5sum == stored:
+        raise exceptions.BadRequest(
+            f"package: it is the one that function {function.id} has already (md5sum {stored})."
+        )
+    if upload is None and code is not None and code.md5sum is not None:
+        raise exceptions.BadRequest(
+            "package: it is required with another md5sum, as a file part of a "
+            "multipart/form-data body."
+            if code.md5sum != stored
+            else f"code: the md5sum is the one that function {function.id} has already."
+        )
+
+
+def _too_busy(function_id: str) -> exceptions.Conflict:
+    return exceptions.Conflict(f"Function {function_id} is being changed by others; try again.")
