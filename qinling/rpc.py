@@ -194,11 +194,6 @@ class _Endpoint:
     def execute(self, ctxt: context.RequestContext, execution_id: str) -> None:
         self._engine.execute(ctxt, execution_id)
 
-    def update_function(self, ctxt: context.RequestContext, function_id: str) -> None:
-        self._look_at_function(function_id, ctxt)
-
-    delete_function = update_function
-
 
 class EngineServer:
     """Receives casts. Starts in the background: an engine needs no bus to work."""

@@ -36,6 +36,11 @@ def runtime_id(deployment: Deployment) -> Iterator[str]:
     runtime = client.create()
     client.wait_for(runtime["id"], "available")
     yield runtime["id"]
+    functions = client.call("GET", f"/v1/functions?runtime_id={runtime['id']}").json()
+    for function in functions["functions"]:
+        assert client.call("DELETE", f"/v1/functions/{function['id']}").status_code == 204
+    client.delete(runtime["id"])
+    client.wait_gone(runtime["id"])
 
 
 @pytest.fixture(scope="module")
