@@ -4,7 +4,6 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pecan
-import webob
 from oslo_config import cfg
 
 from qinling import context, exceptions
@@ -89,7 +88,7 @@ class ExecutionsController(routing.Resource):
         return types.Execution.from_row(self._visible(_caller(), execution_id))
 
     @expose(None, Uuid())
-    def show_log(self, execution_id: str) -> webob.Response:
+    def show_log(self, execution_id: str) -> pecan.Response:
         caller = _caller()
         execution = self._visible(caller, execution_id)
         caller.can(policies.SHOW_LOG, {"project_id": execution.project_id})
@@ -98,7 +97,7 @@ class ExecutionsController(routing.Resource):
         if execution.status is not ExecutionStatus.RUNNING:
             end = "" if lines.endswith("\n") else "\n"
             lines = f"{lines}{end}Finished execution: {execution.id}\n"
-        return webob.Response(text=lines, content_type="text/plain", charset="UTF-8")
+        return pecan.Response(text=lines, content_type="text/plain", charset="UTF-8")
 
     @expose(None, Uuid(), status_code=204)
     def delete(self, execution_id: str) -> None:
