@@ -1,4 +1,4 @@
-"""The main job, through the real HTTP API: a runtime's life, told step by step.
+"""The main job, through the real HTTP API: a runtime, and a function in it, told step by step.
 
 Called by ``tools/demo.sh``. Starts ``qinling-standalone`` on a free port with a
 state folder of its own and ends it again; standard library only.
@@ -6,6 +6,7 @@ state folder of its own and ends it again; standard library only.
 
 import argparse
 import contextlib
+import io
 import json
 import pathlib
 import re
@@ -16,11 +17,19 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 BIN = pathlib.Path(sys.executable).parent
 DEADLINE = 60  # seconds that any one step may take
+
+FUNCTION = """\
+def main(name="world", **kwargs):
+    print("greeting", name)
+    return f"hello {name}"
+"""
 
 
 class Failed(Exception):
@@ -29,20 +38,62 @@ class Failed(Exception):
 
 def call(url: str, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
     """The JSON that a call answers; None for an empty answer or 404."""
-    request = urllib.request.Request(
-        url,
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
-    )
+    content = None if body is None else json.dumps(body).encode()
+    answer = send(url, method, content, "application/json")
+    return json.loads(answer) if answer else None
+
+
+def send(url: str, method: str, body: bytes | None, content_type: str) -> bytes | None:
+    """What a call answers; None for 404."""
+    headers = {"Content-Type": content_type}
+    request = urllib.request.Request(url, method=method, data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
-            content = answer.read()
+            content: bytes = answer.read()
+            return content
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
         raise Failed(f"{method} {url} answered {error.code}: {error.read().decode()}") from error
-    return json.loads(content) if content else None
+
+
+def upload(base: str, runtime_id: str, source: str) -> Any:
+    """The function that is made of a module ``main``: its zip goes as a part of a form."""
+    package = io.BytesIO()
+    with zipfile.ZipFile(package, "w") as made:
+        made.writestr("main.py", source)
+    boundary = uuid.uuid4().hex
+    fields = {"name": "greet", "runtime_id": runtime_id, "code": '{"source": "package"}'}
+    parts = [(f'name="{name}"', value.encode()) for name, value in fields.items()]
+    parts.append(('name="package"; filename="greet.zip"', package.getvalue()))
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n"
+        for head, value in parts
+    )
+    content_type = f"multipart/form-data; boundary={boundary}"
+    answer = send(
+        f"{base}/v1/functions", "POST", body + f"--{boundary}--\r\n".encode(), content_type
+    )
+    return json.loads(answer or b"{}")
+
+
+def show_function(base: str, runtime_id: str) -> None:
+    """Upload a function, run it, and show its answer and its log."""
+    function = upload(base, runtime_id, FUNCTION)
+    print(f"3. POST /v1/functions: function {function['id']}, entry {function['entry']}")
+    for word in ("first", "next"):
+        began = time.monotonic()
+        body = {"function_id": function["id"], "input": json.dumps({"name": "Qinling"})}
+        execution = call(f"{base}/v1/executions", "POST", body)
+        seconds = time.monotonic() - began
+        if execution["status"] != "success":
+            raise Failed(f"the execution ended so: {execution['status']}, {execution['result']}")
+        output = json.loads(execution["result"])["output"]
+        print(f"   the {word} execution answers {output!r} after {seconds * 1000:.0f} ms")
+    log = send(f"{base}/v1/executions/{execution['id']}/log", "GET", None, "application/json")
+    for line in (log or b"").decode().splitlines():
+        print(f"   | {line}")
+    call(f"{base}/v1/functions/{function['id']}", "DELETE")
 
 
 def until(what: str, condition: Callable[[], Any]) -> Any:
@@ -102,15 +153,16 @@ def steps(base: str, state: str) -> None:
     until("available", lambda: status(runtime, "available"))
     print(f"2. it is available after {time.monotonic() - began:.2f} s")
     show_pool(base, state, runtime["id"])
+    show_function(base, runtime["id"])
     image = "openstackqinling/python3-runtime:2"
     changed = call(f"{runtimes}/{runtime['id']}", "PUT", {"image": image})
-    print(f"3. PUT image {image}: {changed['status']}")
+    print(f"4. PUT image {image}: {changed['status']}")
     until("available", lambda: status(runtime, "available"))
-    print("4. it is available with new workers")
+    print("5. it is available with new workers")
     show_pool(base, state, runtime["id"])
     call(f"{runtimes}/{runtime['id']}", "DELETE")
     until("the end", lambda: call(f"{runtimes}/{runtime['id']}") is None)
-    print("5. DELETE: the runtime and its workers are gone")
+    print("6. DELETE: the runtime and its workers are gone")
 
 
 def end(_number: int, _frame: Any) -> None:

@@ -37,7 +37,9 @@ def test_a_demo_of_the_steps_alone_tells_them_and_ends(tmp_path: Path) -> None:
     with demo(tmp_path, "--once") as process:
         assert process.wait(120) == 0
         said = process.log()
-        assert [line[0] for line in said.splitlines() if line[1] == "."] == list("012345")
+        assert [line[0] for line in said.splitlines() if line[1] == "."] == list("0123456")
+        assert "answers 'hello Qinling'" in said
+        assert "| greeting Qinling" in said
         assert left(tmp_path) == []
 
 
