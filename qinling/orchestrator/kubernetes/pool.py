@@ -346,8 +346,8 @@ class KubernetesOrchestrator:
         """No worker before there is the policy that nobody but the control plane gets to it.
 
         Nobody watches the policy: it is applied again for what somebody may have
-        done to it. Half of the slow resync's interval, so that each round comes
-        past one that is due.
+        done to it. After half of the slow resync's interval, so that of the looks
+        at a pool in two rounds one at least finds it due.
         """
         with self._guarding:
             if not self._is_guarded():
