@@ -71,7 +71,9 @@ OPTS = [
         min=10,
         max=86400,
         help="How long a pool may take to come up before it counts as failed, from its last "
-        "progress on (seconds): the pull of a large image must fit.",
+        "progress on (seconds): the pull of a large image must fit. In all it may take twice as "
+        "long, whatever Kubernetes says of it. What the cluster refuses has failed after the same "
+        "time.",
     ),
     cfg.IntOpt(
         "startup_cpu",

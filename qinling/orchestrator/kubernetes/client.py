@@ -26,6 +26,7 @@ from qinling.orchestrator.kubernetes import names
 Object = dict[str, Any]
 
 _APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 # "Bearer" and a token, or none (RFC 6750, as far as a header may have it).
 _TOKEN = re.compile(r"(?:[Bb]earer [\x21-\x7e]+)?")
@@ -62,6 +63,10 @@ class Client:
         """Apply server-side; what others hold of the fields in ``body`` becomes Qinling's."""
         query = {"fieldManager": names.MANAGER, "force": "true"}
         return self._json("PATCH", path, query, body, _APPLY)
+
+    def merge(self, path: str, body: Object) -> Object:
+        """Patch by RFC 7396: a list takes the place of what was there, None takes it away."""
+        return self._json("PATCH", path, {"fieldManager": names.MANAGER}, body, _MERGE)
 
     def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
         """Delete an object, or of a list those that ``query`` selects."""

@@ -21,6 +21,14 @@ _GRACE = 10
 # What can be reached from anywhere and must not be: the cloud's metadata service.
 _LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
 
+# Parts of a pod, and of a container in it, that a worker has by its manifest or not at all: with
+# one more it would be something else. Whatever others add besides, as where it may run, is left.
+_POD = (
+    *("initContainers", "hostUsers", "runtimeClassName", "imagePullSecrets"),
+    *("hostNetwork", "hostPID", "hostIPC"),
+)
+_CONTAINER = ("command", "args", "envFrom", "lifecycle")
+
 Manifest = dict[str, Any]
 
 
@@ -44,8 +52,8 @@ class Templates:
     def deployment(self, spec: base.PoolSpec, carried: Mapping[str, str]) -> Manifest:
         """A pool's Deployment, to be applied.
 
-        :param carried: annotations of the names ``names.WAKE`` and
-            ``names.ATTEMPT`` to be kept, or changed.
+        :param carried: annotations of the names ``names.SINCE``, ``names.WAKE``
+            and ``names.ATTEMPT`` to be kept, or changed.
         """
         template = self._pod(spec)
         configuration = _digest(template)
@@ -55,8 +63,9 @@ class Templates:
             names.REVISION: str(spec.revision),
             names.CONFIGURATION: configuration,
         }
-        if names.WAKE in carried:
-            annotations[names.WAKE] = carried[names.WAKE]
+        for name in (names.SINCE, names.WAKE):
+            if name in carried:
+                annotations[name] = carried[name]
         return {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
@@ -197,11 +206,25 @@ class Templates:
         return {"ipBlock": {"cidr": cidr, "except": same}}
 
 
+def whole(deployment: Manifest) -> Manifest:
+    """A Deployment with what its pods must not have named, as None.
+
+    As a JSON merge patch (RFC 7396) it leaves nothing of that in place, nor
+    anything in a list.
+    """
+    spec = deployment["spec"]
+    pod = spec["template"]["spec"]
+    containers = [dict.fromkeys(_CONTAINER) | one for one in pod["containers"]]
+    pod = dict.fromkeys(_POD) | pod | {"containers": containers}
+    return {**deployment, "spec": {**spec, "template": {**spec["template"], "spec": pod}}}
+
+
 def says(there: Any, wanted: Any) -> bool:
-    """Whether all of ``wanted`` stands in ``there``, which may have more in it.
+    """Whether all of ``wanted`` stands in ``there``, which may have more fields.
 
     What the API server fills in is no difference. A list of named things (as
-    containers) is compared by name; any other must be the same in whole.
+    containers) is compared by name, with none more and none less; any other must
+    be the same in whole.
     """
     if isinstance(wanted, dict):
         if not isinstance(there, dict):
@@ -212,7 +235,9 @@ def says(there: Any, wanted: Any) -> bool:
             return not wanted and there is None
         if wanted and all(isinstance(item, dict) and "name" in item for item in wanted):
             named = {item.get("name"): item for item in there if isinstance(item, dict)}
-            return all(says(named.get(item["name"]), item) for item in wanted)
+            return named.keys() == {item["name"] for item in wanted} and all(
+                says(named[item["name"]], item) for item in wanted
+            )
         return len(there) == len(wanted) and all(map(says, there, wanted))
     return bool(there == wanted)
 

@@ -24,10 +24,11 @@ RUNTIME = "qinling.openstack.org/runtime"
 STATE = "qinling.openstack.org/state"
 FREE = "free"
 
-# Annotations of a Deployment: what it was applied for. Of its template: the
-# attempt that it is, raised to try once more what failed. WAKE has no meaning
-# but that a change of it wakes the ReplicaSet.
+# Annotations of a Deployment: what it was applied for, and when first (seconds
+# since 1970). Of its template: the attempt that it is, raised to try once more
+# what failed. WAKE has no meaning but that a change of it wakes the ReplicaSet.
 REVISION = "qinling.openstack.org/revision"
+SINCE = "qinling.openstack.org/since"
 CONFIGURATION = "qinling.openstack.org/configuration"
 WAKE = "qinling.openstack.org/wake"
 ATTEMPT = "qinling.openstack.org/attempt"

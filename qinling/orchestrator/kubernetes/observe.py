@@ -5,6 +5,7 @@ events of its ReplicaSet end after some two dozen. So the reasons are read from
 ``ReplicaFailure`` and from the pods themselves.
 """
 
+import datetime as dt
 import enum
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,9 @@ _AROUND_PULL = re.compile(
     r'^(?:Back-off pulling image "[^"]*"(?:: )?|ErrImagePull: |ImagePullBackOff: '
     r'|rpc error: code = \w+ desc = |failed to pull and unpack image "[^"]*": )+'
 )
-_AROUND_REFUSAL = re.compile(r'^pods "[^"]*" is forbidden: (?:pod rejected: )?')
+_AROUND_REFUSAL = re.compile(
+    r'^(?:pods|replicasets\.apps) "[^"]*" is forbidden: (?:pod rejected: )?'
+)
 _LONGEST = 600  # characters of a reason
 
 
@@ -56,6 +59,8 @@ class Deployment:
     version: str = field(compare=False)
     generation: int
     revision: int
+    # When it was first applied for this revision (seconds since 1970), 0 when that is not known.
+    since: int
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     attempt: str | None
@@ -66,8 +71,17 @@ class Deployment:
     replicas: int
     updated: int
     available: int
-    late: bool
+    # When it was told that the progress deadline is over (seconds since 1970), 0 when it is not.
+    told_late: int
     refusal: str | None
+
+    @property
+    def late(self) -> bool:
+        """Whether the deadline of what was asked for last is over.
+
+        A ReplicaSet that failed once and is taken again keeps what was told then.
+        """
+        return self.told_late > 0 and self.told_late >= self.since
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +108,18 @@ def deployment(item: Object) -> Deployment:
     meta, spec, status = item["metadata"], item["spec"], item.get("status") or {}
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
     annotations = meta.get("annotations") or {}
-    refusal = conditions.get("ReplicaFailure", {})
+    progress, failure = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
+    refused = progress if progress.get("reason") == "ReplicaSetCreateError" else None
+    if failure.get("status") == "True":
+        refused = failure
     template = spec["template"].get("metadata") or {}
     generation = int(meta.get("generation") or 0)
     return Deployment(
         uid=meta["uid"],
         version=meta["resourceVersion"],
         generation=generation,
-        revision=_revision(annotations),
+        revision=_number(annotations, names.REVISION),
+        since=_number(annotations, names.SINCE),
         labels=meta.get("labels") or {},
         annotations=annotations,
         attempt=(template.get("annotations") or {}).get(names.ATTEMPT),
@@ -111,15 +129,20 @@ def deployment(item: Object) -> Deployment:
         replicas=int(status.get("replicas") or 0),
         updated=int(status.get("updatedReplicas") or 0),
         available=int(status.get("availableReplicas") or 0),
-        late=conditions.get("Progressing", {}).get("reason") == "ProgressDeadlineExceeded",
-        refusal=_refused(refusal) if refusal.get("status") == "True" else None,
+        told_late=_told(progress) if progress.get("reason") == "ProgressDeadlineExceeded" else 0,
+        refusal=None if refused is None else _refused(refused),
     )
 
 
-def _revision(annotations: Mapping[str, str]) -> int:
-    """What it was applied for; 0 when somebody took that away, or wrote rubbish."""
-    text = annotations.get(names.REVISION, "")
+def _number(annotations: Mapping[str, str], name: str) -> int:
+    """A number that Qinling has noted; 0 when somebody took it away, or wrote rubbish."""
+    text = annotations.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
+def _told(condition: Object) -> int:
+    """When a condition was told, in seconds since 1970."""
+    return int(dt.datetime.fromisoformat(condition["lastUpdateTime"]).timestamp())
 
 
 def _refused(condition: Object) -> str:
@@ -197,11 +220,17 @@ def _end(terminated: Object) -> str:
 
 
 def state(
-    spec: base.PoolSpec, found: Deployment | None, pods: Iterable[Pod], hints: Mapping[str, str]
+    spec: base.PoolSpec,
+    found: Deployment | None,
+    pods: Iterable[Pod],
+    hints: Mapping[str, str],
+    *,
+    overdue: bool,
 ) -> base.PoolState:
     """A pool, seen as the answer to a spec.
 
-    :param hints: more words on a pod's trouble, by the pod's uid.
+    :param hints: more words on a pod's trouble, by the pod's uid. :param overdue:
+        it should be up by now, whatever Kubernetes says.
     """
     if found is None:
         return base.PoolState(total=spec.size, available=0, ready=False)
@@ -215,12 +244,12 @@ def state(
     if found.ending:
         reason = "its Deployment was deleted, and is made anew when it has gone"
     elif asked:
-        reason = _reason(spec, found, list(pods), hints)
+        reason = _reason(spec, found, list(pods), hints, overdue)
     return base.PoolState(
         total=spec.size,
         available=available,
         ready=False,
-        failed=current and found.late,
+        failed=(current and found.late) or (asked and overdue),
         reason=None if reason is None else short(reason),
     )
 
@@ -231,11 +260,17 @@ def starting(pods: Iterable[Pod]) -> list[Pod]:
 
 
 def _reason(
-    spec: base.PoolSpec, found: Deployment, pods: list[Pod], hints: Mapping[str, str]
+    spec: base.PoolSpec,
+    found: Deployment,
+    pods: list[Pod],
+    hints: Mapping[str, str],
+    overdue: bool,
 ) -> str | None:
     """What keeps a pool from being whole, in one sentence that names the cause."""
     if found.refusal is not None:
         return found.refusal
+    if overdue and not found.observed:
+        return "Kubernetes does nothing about its Deployment: does its controller manager run?"
     waiting = starting(pods)
     troubled = [one for one in waiting if one.trouble is not None]
     if troubled:
@@ -245,7 +280,7 @@ def _reason(
     for one in waiting:
         if one.uid in hints:
             return f"a worker cannot be started: {hints[one.uid]}"
-    if found.late and found.observed:
+    if overdue or (found.late and found.observed):
         return "its workers did not become ready in time, and Kubernetes does not say why"
     return None
 

@@ -30,11 +30,12 @@ LOG = log.getLogger(__name__)
 
 # No object has this version: a name that is taken is a conflict, any other is created.
 _ABSENT = "1"
-_NOT_FOUND, _CONFLICT = 404, 409
+_NOT_FOUND, _CONFLICT, _INVALID = 404, 409, 422
 # Seconds after which the cluster is asked again for a pool that it refused, at first and at most.
 _ASK_AGAIN = 1.0
 _ASK_AGAIN_AT_MOST = 60.0
 _STOP_TIMEOUT = 5.0
+_BACKGROUND = {"propagationPolicy": "Background"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ class _Applied:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """What the cluster refused, by its digest, why, and how long it is not asked again."""
+    """What the cluster refused, by its digest, why, since when, and until when it is not asked."""
 
     digest: str
     reason: str
+    since: float
     pause: float
     until: float
 
@@ -65,6 +67,7 @@ class KubernetesOrchestrator:
         options = conf.kubernetes
         self._namespace = options.namespace
         self._relist = conf.engine.settled_interval
+        self._deadline: int = options.progress_deadline
         self._untrusted = options.untrusted_runtime_class
         self._client = Client(conf, connections=conf.engine.reconcile_threads + 2)
         self._templates = manifests.Templates(conf)
@@ -77,7 +80,7 @@ class KubernetesOrchestrator:
         )
         self._hints = Hints(self._client, options.namespace)
         self._guarding = threading.Lock()
-        self._guarded = False
+        self._guarded_until = float("-inf")
         self._applied: dict[str, _Applied] = {}
         self._refused: dict[str, _Refused] = {}
         # Pools that were asked for while the cluster was away.
@@ -86,6 +89,7 @@ class KubernetesOrchestrator:
 
     def start(self, notify: base.Notify) -> None:
         self._notify = notify
+        self._followed_since = time.time()
         self._waker = Waker(notify)
         self._deployments: Seen[Deployment] = Seen(observe.deployment, notify)
         self._pods: Seen[observe.Pod] = Seen(observe.pod, notify)
@@ -108,11 +112,12 @@ class KubernetesOrchestrator:
 
     def apply(self, spec: base.PoolSpec) -> base.PoolState:
         if not (spec.trusted or self._untrusted):
-            return _failed(
+            return _unlike(
                 spec,
                 None,
                 "the runtime is not trusted, and there is no [kubernetes] "
                 "untrusted_runtime_class to isolate its workers",
+                failed=True,
             )
         self._check_followed(spec.id)
         found = self._find(spec.id)
@@ -120,12 +125,15 @@ class KubernetesOrchestrator:
         if found is None or not found.ending:
             refusal = self._settle(spec, found)
             if refusal is not None:
-                pause = max(refusal.until - time.monotonic(), 0.1)
-                return _failed(spec, found, refusal.reason, pause)
+                now = time.monotonic()
+                # A moment's refusal, as while permissions are put anew, is no failure.
+                failed = now - refusal.since >= self._deadline
+                pause = max(refusal.until - now, 0.1)
+                return _unlike(spec, found, refusal.reason, failed=failed, retry_in=pause)
             found = self._find(spec.id)
         pods = self._pods.of(spec.id)
         hints = self._hints.of(spec.id, observe.starting(pods))
-        state = observe.state(spec, found, pods, hints)
+        state = observe.state(spec, found, pods, hints, overdue=self._is_overdue(found))
         cannot = found is not None and found.refusal is not None and not state.ready
         return replace(state, retry_in=self._waker.look(spec.id, cannot))
 
@@ -152,7 +160,14 @@ class KubernetesOrchestrator:
 
     def pools(self) -> list[str]:
         self._check_followed(None)
-        return sorted({*self._deployments.pools(), *self._pods.pools()})
+        asked = {*self._applied, *self._refused}
+        there = {*self._deployments.pools(), *self._pods.pools()}
+        for pool_id in asked - there:
+            # Nobody asks for a pool again that another engine has removed.
+            refused = self._refused.get(pool_id)
+            if refused is None or time.monotonic() > refused.until + _ASK_AGAIN_AT_MOST:
+                self._forget(pool_id)
+        return sorted(there)
 
     def _deployment_path(self, pool_id: str) -> str:
         return f"{self._deployments_path}/{names.deployment(pool_id)}"
@@ -204,7 +219,8 @@ class KubernetesOrchestrator:
     def _synced(self) -> None:
         if any(watcher.trouble is not None for watcher in self._watchers):
             return
-        self._guarded = False
+        self._guarded_until = float("-inf")
+        self._followed_since = time.time()
         with self._waiting_lock:
             waiting, self._waiting = self._waiting, set()
         for pool_id in waiting:
@@ -215,7 +231,7 @@ class KubernetesOrchestrator:
         digest = _digest(self._templates.deployment(spec, {}))
         wanted = self._templates.deployment(spec, self._carried(spec, found))
         there = found is not None and self._is_there(spec, found, wanted, digest)
-        if there and self._guarded:
+        if there and self._is_guarded():
             return None
         refused = self._refused.get(spec.id)
         if refused is not None and refused.digest != digest:
@@ -224,36 +240,77 @@ class KubernetesOrchestrator:
             return refused
         try:
             self._guard()
-            if there:
-                return None
-            item = self._client.apply(self._deployment_path(spec.id), _guarded(wanted, found))
+            item = None if there else self._write(spec.id, wanted, found)
         except exceptions.ClusterRefusal as error:
             self._look_if_overtaken(spec.id, error)
             reason = f"the cluster refuses the pool ({error.status}): {error}"
             pause = min(refused.pause * 2, _ASK_AGAIN_AT_MOST) if refused else _ASK_AGAIN
-            self._refused[spec.id] = _Refused(digest, reason, pause, time.monotonic() + pause)
+            now = time.monotonic()
+            since = refused.since if refused else now
+            self._refused[spec.id] = _Refused(digest, reason, since, pause, now + pause)
             return self._refused[spec.id]
         self._refused.pop(spec.id, None)
-        self._deployments.put(item)
-        made = observe.deployment(item)
-        self._applied[spec.id] = _Applied(digest, made.uid, made.generation)
+        if item is not None:
+            self._deployments.put(item)
+            made = observe.deployment(item)
+            self._applied[spec.id] = _Applied(digest, made.uid, made.generation)
         return None
+
+    def _write(self, pool_id: str, wanted: Manifest, found: Deployment | None) -> Manifest:
+        """Have the Deployment as wanted; what it is then.
+
+        Applying takes nothing away that others have put in, and two members of a
+        union (as ``value`` beside ``valueFrom``) are refused. What it does not put
+        right is replaced, once: what differs after that is the cluster's own way.
+        """
+        path = self._deployment_path(pool_id)
+        if found is None:
+            return self._client.apply(path, _guarded(wanted, None))
+        try:
+            item = self._client.apply(path, _guarded(wanted, found))
+        except exceptions.ClusterRefusal as error:
+            if error.status != _INVALID or _is_conflict(error):
+                raise
+        else:
+            if _is_as(item, wanted):
+                return item
+            found = observe.deployment(item)
+        return self._client.merge(path, _guarded(manifests.whole(wanted), found))
 
     def _carried(self, spec: base.PoolSpec, found: Deployment | None) -> dict[str, str]:
         """Annotations of the pool that go on, or change."""
+        now = int(time.time())
         if found is None:
-            return {}
+            return {names.SINCE: str(now)}
         carried = {}
         if found.attempt is not None:
             carried[names.ATTEMPT] = found.attempt
-        if found.late and found.revision < spec.revision and _image(found) == spec.image:
-            # What failed is asked for once more, and its pods wait for minutes by now.
-            carried[names.ATTEMPT] = str(spec.revision)
+        if found.revision == spec.revision and found.since:
+            carried[names.SINCE] = str(found.since)
+        else:
+            # Later than what Kubernetes has told before, whatever its clock says.
+            carried[names.SINCE] = str(max(now, found.told_late + 1))
+            if found.late and found.available < spec.size:
+                # What failed may be what is asked for now, and its pods wait for minutes by then.
+                # Where the pool is whole, its image is gone back to, and its workers stay.
+                carried[names.ATTEMPT] = str(spec.revision)
         if names.WAKE in found.annotations:
             carried[names.WAKE] = found.annotations[names.WAKE]
         if found.refusal is not None and self._waker.is_due(spec.id):
             carried[names.WAKE] = str(time.time_ns())
         return carried
+
+    def _is_overdue(self, found: Deployment | None) -> bool:
+        """Whether a pool should be up by now, whatever Kubernetes says of it, or does not.
+
+        Kubernetes counts from the last progress, and its controllers may be away.
+        This counts from the apply: one deadline is theirs, and in another one they
+        were not alone, as the cluster was followed all the time.
+        """
+        if found is None or not found.since:
+            return False
+        theirs = max(found.since + self._deadline, self._followed_since)
+        return time.time() >= theirs + self._deadline
 
     def _is_there(
         self, spec: base.PoolSpec, found: Deployment, wanted: Manifest, digest: str
@@ -261,9 +318,7 @@ class KubernetesOrchestrator:
         there = _Applied(digest, found.uid, found.generation)
         before = self._applied.get(spec.id)
         meta = {"labels": found.labels, "annotations": found.annotations}
-        body = {"metadata": meta, "spec": found.spec}
-        parts = {"metadata": _texts(wanted), "spec": wanted["spec"]}
-        if manifests.says(body, parts):
+        if _is_as({"metadata": meta, "spec": found.spec}, wanted):
             self._applied[spec.id] = there
             return True
         if before is None or before.digest != digest or before.uid != found.uid:
@@ -284,38 +339,56 @@ class KubernetesOrchestrator:
         self._applied[spec.id] = there
         return True
 
+    def _is_guarded(self) -> bool:
+        return time.monotonic() < self._guarded_until
+
     def _guard(self) -> None:
-        """No worker before there is the policy that nobody but the control plane gets to it."""
+        """No worker before there is the policy that nobody but the control plane gets to it.
+
+        Nobody watches the policy: it is applied again for what somebody may have
+        done to it. After half of the slow resync's interval, so that of the looks
+        at a pool in two rounds one at least finds it due.
+        """
         with self._guarding:
-            if not self._guarded:
+            if not self._is_guarded():
                 self._client.apply(self._policy_path, self._templates.network_policy())
-                self._guarded = True
+                self._guarded_until = time.monotonic() + self._relist / 2
 
     def _remove_left(self, pool_id: str) -> bool:
         """Remove what has lost its Deployment, as by ``kubectl delete --cascade=orphan``."""
         left = self._pods.of(pool_id)
-        if not left:
-            self._applied.pop(pool_id, None)
-            self._refused.pop(pool_id, None)
-            self._hints.forget(pool_id)
-            self._waker.look(pool_id, cannot_create=False)
-            return True
-        if any(not one.ending for one in left):
-            selector = {"labelSelector": f"{names.SELECTOR},{names.RUNTIME}={pool_id}"}
-            for path in (self._sets_path, self._pods_path):
-                self._client.delete(path, {"propagationPolicy": "Background"}, selector)
-        return False
+        if left and all(one.ending for one in left):
+            return False
+        selector = {"labelSelector": f"{names.SELECTOR},{names.RUNTIME}={pool_id}"}
+        # ReplicaSets first, which would make other pods; nobody sees one that has none.
+        self._client.delete(self._sets_path, _BACKGROUND, selector)
+        if left:
+            self._client.delete(self._pods_path, _BACKGROUND, selector)
+            return False
+        self._forget(pool_id)
+        return True
+
+    def _forget(self, pool_id: str) -> None:
+        self._applied.pop(pool_id, None)
+        self._refused.pop(pool_id, None)
+        self._hints.forget(pool_id)
+        self._waker.look(pool_id, cannot_create=False)
 
 
-def _failed(
-    spec: base.PoolSpec, found: Deployment | None, reason: str, retry_in: float | None = None
+def _unlike(
+    spec: base.PoolSpec,
+    found: Deployment | None,
+    reason: str,
+    *,
+    failed: bool,
+    retry_in: float | None = None,
 ) -> base.PoolState:
-    """It will not be as asked; what is there works on."""
+    """It is not as asked; what is there works on."""
     return base.PoolState(
         total=spec.size,
         available=0 if found is None else min(found.available, spec.size),
         ready=False,
-        failed=True,
+        failed=failed,
         reason=observe.short(reason),
         retry_in=retry_in,
     )
@@ -345,18 +418,15 @@ def _guarded(wanted: Manifest, found: Deployment | None) -> Manifest:
 
 def _is_conflict(error: exceptions.ClusterRefusal) -> bool:
     """Whether what was there is not what had been seen. Another uid is told as 422."""
-    return error.status == _CONFLICT or (error.status == 422 and "metadata.uid" in str(error))
+    return error.status == _CONFLICT or (error.status == _INVALID and "metadata.uid" in str(error))
 
 
-def _image(found: Deployment) -> str | None:
-    containers = found.spec["template"]["spec"].get("containers") or [{}]
-    image: str | None = containers[0].get("image")
-    return image
-
-
-def _texts(wanted: Manifest) -> Manifest:
+def _is_as(item: Manifest, wanted: Manifest) -> bool:
+    """Whether a Deployment is as wanted. What others noted in its metadata is no difference."""
     meta = wanted["metadata"]
-    return {"labels": meta["labels"], "annotations": meta["annotations"]}
+    texts = {"labels": meta["labels"], "annotations": meta["annotations"]}
+    parts = {"metadata": texts, "spec": manifests.whole(wanted)["spec"]}
+    return manifests.says(item, parts)
 
 
 def _digest(body: Manifest) -> str:

@@ -97,3 +97,41 @@ def test_a_wrong_type_is_refused(cluster: Cluster) -> None:
     with pytest.raises(Refused) as refused:
         _apply(cluster, deployment("r1", size="two"))  # type: ignore[arg-type]
     assert refused.value.status == 400
+
+
+def test_two_members_of_a_union_are_refused_whoever_put_them_there(cluster: Cluster) -> None:
+    mine = deployment("r1", 0)
+    container = container_of(mine)
+    reference = {"fieldRef": {"fieldPath": "metadata.uid"}}
+    container["env"] = [{"name": "A", "valueFrom": reference}]
+    container["readinessProbe"] = {"httpGet": {"port": 80}}
+    mine["spec"]["template"]["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}]
+    made = _apply(cluster, mine)
+    edited = made["spec"]["template"]["spec"]
+    container_of(made)["env"] = [{"name": "A", "value": "1"}]
+    container_of(made)["readinessProbe"] = {"exec": {"command": ["true"]}}
+    edited["volumes"] = [{"name": "tmp", "hostPath": {"path": "/tmp"}}]
+    cluster.client.patch("deployments", "r1", {"spec": {"template": {"spec": edited}}}, NAMESPACE)
+    with pytest.raises(Refused) as refused:
+        _apply(cluster, mine, force=True)
+    assert refused.value.status == 422
+    assert {
+        cause["field"].removeprefix("spec.template.spec."): cause["message"]
+        for cause in refused.value.body["details"]["causes"]
+    } == {
+        "volumes[0].hostPath": "Forbidden: may not specify more than 1 volume type",
+        "containers[0].env[0].valueFrom": 'Invalid value: "": may not be specified when `value` '
+        "is not empty",
+        "containers[0].readinessProbe.httpGet": "Forbidden: may not specify more than 1 handler "
+        "type",
+    }
+    # A merge patch replaces lists, and a null is nothing.
+    pod = mine["spec"]["template"]["spec"]
+    pod["containers"][0]["command"] = None
+    merged = cluster.client.patch(
+        "deployments", "r1", {"spec": {"template": {"spec": pod}}}, NAMESPACE
+    )
+    found = container_of(merged)
+    assert [list(one) for one in found["env"]] == [["name", "valueFrom"]]
+    assert "exec" not in found["readinessProbe"]
+    assert "command" not in found

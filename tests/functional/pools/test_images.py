@@ -1,5 +1,6 @@
 """Images that do not come up, and what becomes of their runtimes."""
 
+from tests.fixtures.process import wait_until
 from tests.functional.pools.conftest import IMAGES, Site
 
 
@@ -57,3 +58,28 @@ def test_the_same_image_asked_for_again_is_tried_again_at_once(site: Site) -> No
     assert site.pod_names(runtime["id"]) - before
     assert "again cannot be pulled" in shown["status_reason"]
     site.delete(runtime["id"])
+
+
+def test_what_an_image_failed_of_once_is_no_failure_of_it_when_it_is_asked_for_again(
+    site: Site,
+) -> None:
+    runtime = site.client.create(image="late")
+    site.client.wait_for(runtime["id"], "error")
+    assert site.client.update(runtime["id"], image="nowhere/to/be:found").status_code == 200
+    site.wait_reason(runtime["id"], "nowhere/to/be:found cannot be pulled")
+    site.client.wait_for(runtime["id"], "error")
+    site.cluster.images["late"] = IMAGES["python3"]
+    try:
+        assert site.client.update(runtime["id"], image="late").status_code == 200
+        ends: set[str] = set()
+
+        def ended() -> bool:
+            ends.add(site.client.show(runtime["id"])["status"])
+            return ends != {"upgrading"}
+
+        wait_until(ended, 60, "an end", pause=0.01)
+        assert ends <= {"upgrading", "available"}
+        site.wait_whole(runtime["id"], "late")
+        site.delete(runtime["id"])
+    finally:
+        del site.cluster.images["late"]

@@ -1,10 +1,12 @@
 """A runtime's whole life on a cluster, as its callers see it."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+from qinling.orchestrator.kubernetes import names
 from tests.fixtures.process import wait_until
-from tests.functional.pools.conftest import Site
+from tests.functional.pools.conftest import Object, Site
 
 
 def test_a_runtime_becomes_available_with_a_warm_pool_and_is_deleted_with_it(
@@ -76,6 +78,76 @@ def test_what_somebody_did_to_a_pool_by_hand_is_put_right(any_site: Site) -> Non
     )
     any_site.wait_whole(runtime["id"])
     assert any_site.client.show(runtime["id"])["status"] == "available"
+    any_site.delete(runtime["id"])
+
+
+def _container(pod: Object) -> Object:
+    container: Object = pod["containers"][0]
+    return container
+
+
+#: What somebody does to a pool's template: other members of unions, and more than was there.
+EDITS: dict[str, Callable[[Object], object]] = {
+    "a value for valueFrom": lambda pod: _container(pod)["env"].__setitem__(
+        0, {"name": "QINLING_WORKER_ID", "value": "mine"}
+    ),
+    "tcpSocket for httpGet": lambda pod: _container(pod).update(
+        readinessProbe={"tcpSocket": {"port": "http"}}
+    ),
+    "hostPath for emptyDir": lambda pod: pod["volumes"].__setitem__(
+        0, {"name": "tmp", "hostPath": {"path": "/var/tmp"}}
+    ),
+    "a container": lambda pod: pod["containers"].append(_container(pod) | {"name": "more"}),
+    "a container before": lambda pod: pod.update(
+        initContainers=[{"name": "first", "image": _container(pod)["image"]}]
+    ),
+    "a volume": lambda pod: pod["volumes"].append({"name": "more", "emptyDir": {}}),
+    "a variable": lambda pod: _container(pod)["env"].append({"name": "MORE", "value": "1"}),
+    "a command": lambda pod: _container(pod).update(command=["/bin/false"]),
+    "the host's network": lambda pod: pod.update(hostNetwork=True),
+}
+
+
+def test_whatever_somebody_puts_into_a_template_is_put_right(any_site: Site) -> None:
+    runtime = any_site.create()
+    any_site.wait_whole(runtime["id"])
+    before = any_site.deployment_of(runtime["id"])
+    name, pod = before["metadata"]["name"], before["spec"]["template"]["spec"]
+    for what, edit in EDITS.items():
+        edited = json.loads(json.dumps(pod))
+        edit(edited)
+        assert edited != pod
+        any_site.cluster.client.patch(
+            "deployments", name, {"spec": {"template": {"spec": edited}}}, any_site.namespace
+        )
+        wait_until(
+            lambda: any_site.deployment_of(runtime["id"])["spec"]["template"]["spec"] == pod,
+            60,
+            f"{what} put right",
+        )
+    any_site.wait_whole(runtime["id"])
+    # An apply, as of another image, is taken from then on.
+    any_site.client.update(runtime["id"], image=any_site.other_image)
+    any_site.wait_whole(runtime["id"], any_site.other_image)
+    any_site.delete(runtime["id"])
+
+
+def test_a_policy_that_somebody_deleted_or_changed_is_put_right(any_site: Site) -> None:
+    runtime = any_site.create()
+    any_site.wait_whole(runtime["id"])
+    hands = any_site.cluster.client
+
+    def policies() -> list[Object]:
+        found = hands.list("networkpolicies", any_site.namespace)
+        return [one["spec"] for one in found]
+
+    before = policies()
+    assert len(before) == 1
+    hands.delete("networkpolicies", names.POLICY, any_site.namespace)
+    wait_until(lambda: policies() == before, 60, "the policy made anew")
+    open_to_all = {"spec": {"ingress": [{}]}}
+    hands.patch("networkpolicies", names.POLICY, open_to_all, any_site.namespace)
+    wait_until(lambda: policies() == before, 60, "the policy as it was")
     any_site.delete(runtime["id"])
 
 

@@ -126,16 +126,19 @@ def test_an_image_that_cannot_be_pulled_is_told_at_once(make_site: Callable[...,
     assert shown["status"] == "creating"
 
 
+def _role(site: Site) -> Object:
+    """What the engine may do."""
+    documents = yaml.safe_load_all((ETC / "rbac.yaml").read_text())
+    role: Object = next(one for one in documents if one["kind"] == "Role")
+    role["metadata"]["namespace"] = site.namespace
+    return role
+
+
 def test_a_missing_permission_is_named_with_its_verb_and_heals(
     cluster: Cluster, make_site: Callable[..., Site]
 ) -> None:
     site = make_site(start=False)
-    role = next(
-        document
-        for document in yaml.safe_load_all((ETC / "rbac.yaml").read_text())
-        if document["kind"] == "Role"
-    )
-    role["metadata"]["namespace"] = site.namespace
+    role = _role(site)
     less = {
         **role,
         "rules": [rule for rule in role["rules"] if "deployments" not in rule["resources"]],
@@ -149,6 +152,15 @@ def test_a_missing_permission_is_named_with_its_verb_and_heals(
     assert shown["status"] == "creating"
     cluster.client.apply(role)
     site.wait_whole(runtime["id"], timeout=60)
+
+
+def test_a_moments_refusal_costs_a_delay_and_a_lasting_one_the_upgrade(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site()
+    runtime = site.client.create()
+    site.wait_whole(runtime["id"])
+    role = _role(site)
     less = {
         **role,
         "rules": [
@@ -159,10 +171,31 @@ def test_a_missing_permission_is_named_with_its_verb_and_heals(
     cluster.client.apply(less)
     assert site.client.update(runtime["id"], image="python3:2").status_code == 200
     shown = site.wait_reason(runtime["id"], "403", 'cannot patch resource "deployments"')
-    assert shown["status"] == "available"
-    assert shown["image"] == "python3"
+    assert (shown["status"], shown["image"]) == ("upgrading", "python3:2")
     cluster.client.apply(role)
-    site.wait_whole(runtime["id"], timeout=60)
+    site.wait_whole(runtime["id"], "python3:2")
+    cluster.client.apply(less)
+    assert site.client.update(runtime["id"], image="python3").status_code == 200
+    shown = site.client.wait_for(runtime["id"], "available")
+    assert shown["image"] == "python3:2"
+    cluster.client.apply(role)
+    # Going back is refused, too: until then its own reason hides that of the rollback.
+    site.wait_reason(runtime["id"], "rolled back", "403", "cannot patch")
+    site.wait_whole(runtime["id"], "python3:2")
+
+
+def test_an_upgrade_that_nobody_on_the_cluster_acts_on_ends_all_the_same(
+    own_cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(own_cluster)
+    runtime = site.client.create()
+    site.wait_whole(runtime["id"])
+    own_cluster.pause_controllers()
+    assert site.client.update(runtime["id"], image="python3:2").status_code == 200
+    shown = site.wait_reason(runtime["id"], "rolled back", "does its controller manager run")
+    assert (shown["status"], shown["image"]) == ("available", "python3")
+    own_cluster.pause_controllers(False)
+    site.wait_whole(runtime["id"])
 
 
 def test_a_namespace_that_is_being_deleted_is_told_and_filled_again_when_it_is_made_anew(

@@ -1,5 +1,7 @@
 """Objects as an API server answers them, as much of each as the driver looks at."""
 
+import datetime as dt
+import time
 from typing import Any
 
 from qinling.orchestrator.base import PoolSpec
@@ -12,7 +14,22 @@ SPEC = PoolSpec(id=POOL, image="python3", size=2, trusted=True, revision=5)
 Object = dict[str, Any]
 
 WHOLE = {"replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, "availableReplicas": 2}
-LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+#: When pools were applied first.
+SINCE = int(time.time())
+
+
+def late(after: int = 60) -> Object:
+    """The condition of a Deployment whose progress deadline was over so many seconds later."""
+    told = dt.datetime.fromtimestamp(SINCE + after, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ProgressDeadlineExceeded",
+        "lastUpdateTime": told,
+    }
+
+
+LATE = late()
 ON_ITS_WAY = {"type": "Progressing", "status": "True", "reason": "ReplicaSetUpdated"}
 
 
@@ -38,7 +55,7 @@ def deployment(
     **meta: Any,
 ) -> Object:
     """A pool's Deployment as it is after it was applied, its pool whole unless `counts` differ."""
-    made = templates.deployment(spec, carried or {})
+    made = templates.deployment(spec, {names.SINCE: str(SINCE)} | (carried or {}))
     made["metadata"] |= {
         "uid": "uid-of-deployment",
         "resourceVersion": version,

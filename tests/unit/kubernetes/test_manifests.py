@@ -10,7 +10,7 @@ from oslo_config import cfg
 from qinling import exceptions
 from qinling.orchestrator.base import PoolSpec
 from qinling.orchestrator.kubernetes import names
-from qinling.orchestrator.kubernetes.manifests import Templates, says
+from qinling.orchestrator.kubernetes.manifests import Templates, says, whole
 
 POOL = "0f2b6ac1-3c5e-4b6e-9a43-1f0f3f1f6e11"
 SPEC = PoolSpec(id=POOL, image="registry.example.org/python3:1", size=3, trusted=True, revision=7)
@@ -186,10 +186,30 @@ def test_workers_get_into_the_world_but_not_to_the_cluster_or_the_metadata_servi
         (None, {}, True),
         (None, [], True),
         ([1, 2], [1], False),
-        ([{"name": "x", "v": 1, "w": 2}, {"name": "y"}], [{"name": "x", "v": 1}], True),
+        ([{"name": "x", "v": 1, "w": 2}, {"name": "y"}], [{"name": "y"}, {"name": "x"}], True),
+        ([{"name": "x"}, {"name": "y"}], [{"name": "x"}], False),
         ([{"name": "y"}], [{"name": "x"}], False),
         ({"a": None}, {"a": False}, False),
+        ({"a": 1}, {"a": 1, "b": None}, True),
+        ({"a": 1, "b": False}, {"a": 1, "b": None}, False),
     ],
 )
 def test_what_the_server_fills_in_is_no_difference(there: Any, wanted: Any, same: bool) -> None:
     assert says(there, wanted) is same
+
+
+@pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+def test_a_whole_manifest_is_the_same_with_what_must_not_be_there(
+    conf: cfg.ConfigOpts, options: dict[str, Any]
+) -> None:
+    made = templates(conf, **options).deployment(PoolSpec(POOL, SPEC.image, 3, False, 7), {})
+    assert says(made, whole(made))
+    pod = made["spec"]["template"]["spec"]
+    for place, name in (
+        (pod, "initContainers"),
+        (pod, "hostNetwork"),
+        (pod["containers"][0], "command"),
+    ):
+        place[name] = "added"
+        assert not says(made, whole(templates(conf).deployment(SPEC, {})))
+        del place[name]

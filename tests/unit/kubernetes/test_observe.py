@@ -1,5 +1,6 @@
 """What objects say of a pool: given these objects, this is how it stands."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.unit.kubernetes.objects import (
     SPEC,
     Object,
     deployment,
+    late,
     pod,
     refused,
     waiting,
@@ -30,13 +32,18 @@ ENDED = {"terminated": {"exitCode": 3, "reason": "Error"}}
 
 
 def state(
-    conf: cfg.ConfigOpts, found: Object | None, *pods: Object, hints: dict[str, str] | None = None
+    conf: cfg.ConfigOpts,
+    found: Object | None,
+    *pods: Object,
+    hints: dict[str, str] | None = None,
+    overdue: bool = False,
 ) -> PoolState:
     return observe.state(
         SPEC,
         None if found is None else observe.deployment(found),
         [observe.pod(one) for one in pods],
         hints or {},
+        overdue=overdue,
     )
 
 
@@ -78,10 +85,10 @@ def test_a_pool_is_not_ready_before(
 def test_what_was_said_of_an_older_revision_or_generation_does_not_count(
     conf: cfg.ConfigOpts, templates: Templates
 ) -> None:
-    older = SPEC.__class__(SPEC.id, SPEC.image, SPEC.size, True, SPEC.revision - 1)
-    late = state(conf, deployment(templates, older, LATE, counts=EMPTY))
+    older = replace(SPEC, revision=SPEC.revision - 1)
+    outgrown = state(conf, deployment(templates, older, LATE, counts=EMPTY))
     unobserved = state(conf, deployment(templates, SPEC, LATE, counts=EMPTY, observed=2))
-    for found in (late, unobserved):
+    for found in (outgrown, unobserved):
         assert found == PoolState(total=2, available=0, ready=False)
 
 
@@ -99,6 +106,55 @@ def test_a_pool_that_is_late_has_failed(conf: cfg.ConfigOpts, templates: Templat
     assert found.failed
     assert found.available == 1
     assert "did not become ready in time" in (found.reason or "")
+
+
+def test_what_was_told_before_the_apply_is_no_failure_of_it(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    for after, failed in ((-1, False), (0, True)):
+        found = state(conf, deployment(templates, SPEC, late(after), counts=HALF))
+        assert found.failed is failed
+        assert (found.reason is not None) is failed
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"observed": 2}, "does its controller manager run"),
+        ({}, "did not become ready in time"),
+    ],
+    ids=["not even seen", "seen"],
+)
+def test_a_pool_of_which_nothing_is_told_has_failed_when_it_is_overdue(
+    conf: cfg.ConfigOpts, templates: Templates, changes: dict[str, Any], words: str
+) -> None:
+    found = deployment(templates, counts=HALF, **changes)
+    assert not state(conf, found).failed
+    overdue = state(conf, found, overdue=True)
+    assert overdue.failed
+    assert words in (overdue.reason or "")
+
+
+def test_a_pool_that_is_ready_or_of_an_older_revision_is_never_overdue(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    older = replace(SPEC, revision=SPEC.revision - 1)
+    for found in (deployment(templates), deployment(templates, older, counts=HALF)):
+        assert not state(conf, found, overdue=True).failed
+
+
+def test_a_replica_set_that_may_not_be_made_says_why(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    message = 'replicasets.apps "runtime-x-7d9f" is forbidden: exceeded quota: sets'
+    condition = {
+        "type": "Progressing",
+        "status": "False",
+        "reason": "ReplicaSetCreateError",
+        "message": message,
+    }
+    found = state(conf, deployment(templates, SPEC, condition, counts=HALF, observed=2))
+    assert found.reason == "the quota of the namespace is used up: exceeded quota: sets"
 
 
 def test_a_pool_that_was_whole_and_lost_a_worker_has_not_failed(

@@ -10,21 +10,24 @@ import pytest
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.orchestrator.kubernetes import names, pool, wake
+from qinling.orchestrator.kubernetes import names, pool
 from qinling.orchestrator.kubernetes.manifests import Templates
 from qinling.orchestrator.kubernetes.pool import KubernetesOrchestrator
 from tests.unit.kubernetes.objects import (
     LATE,
     POOL,
+    SINCE,
     SPEC,
     Object,
     deployment,
+    late,
     pod,
     refused,
     waiting,
 )
 
 OF_POOL = f"/apis/apps/v1/namespaces/qinling/deployments/runtime-{POOL}"
+OF_SETS = "/apis/apps/v1/namespaces/qinling/replicasets"
 OF_POLICY = "/apis/networking.k8s.io/v1/namespaces/qinling/networkpolicies/qinling-workers"
 
 
@@ -33,6 +36,7 @@ class Api:
 
     :ivar errors: raised by the next calls, by method.
     :ivar there: what `get` finds by path.
+    :ivar admit: changes what is written, as a mutating webhook does.
     """
 
     def __init__(self) -> None:
@@ -40,6 +44,7 @@ class Api:
         self.bodies: list[Object] = []
         self.errors: dict[str, list[Exception]] = {}
         self.there: dict[str, Object] = {}
+        self.admit: Callable[[Object], object] = lambda _: None
         self._versions = iter(range(1000, 2000))
 
     def _note(self, method: str, path: str, body: Object | None = None) -> None:
@@ -56,7 +61,15 @@ class Api:
 
     def apply(self, path: str, body: Object) -> Object:
         self._note("apply", path, body)
+        return self._made(body)
+
+    def merge(self, path: str, body: Object) -> Object:
+        self._note("merge", path, body)
+        return self._made(body)
+
+    def _made(self, body: Object) -> Object:
         made: Object = json.loads(json.dumps(body))
+        self.admit(made)
         made["metadata"] |= {
             "uid": "uid-of-deployment",
             "resourceVersion": str(next(self._versions)),
@@ -108,7 +121,7 @@ def make(
         driver._client = api  # type: ignore[assignment]
         driver._hints._client = api  # type: ignore[assignment]
         driver.start(told.append)
-        driver._guarded = True
+        driver._guarded_until = float("inf")
         for item in seen:
             kind = driver._deployments if "spec" in item else driver._pods
             kind.put(item)  # type: ignore[attr-defined]
@@ -116,6 +129,14 @@ def make(
         return driver
 
     return make
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that the driver measures durations with, in a list of one."""
+    found = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: found[0])
+    return found
 
 
 class Quiet(Followed):
@@ -127,7 +148,7 @@ def test_a_pool_that_is_not_there_is_created_where_nothing_is(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
     driver = make()
-    driver._guarded = False
+    driver._guarded_until = float("-inf")
     state = driver.apply(SPEC)
     assert api.calls == [("apply", OF_POLICY), ("apply", OF_POOL)]
     # No object has this version: had somebody made one meanwhile, it would be a conflict.
@@ -165,9 +186,10 @@ def test_what_a_server_writes_in_another_way_is_sent_only_once(
         lambda found: found["spec"]["template"]["spec"]["containers"][0].update(image="other"),
         lambda found: found["spec"]["template"]["spec"].update(automountServiceAccountToken=True),
         lambda found: found["metadata"]["annotations"].pop(names.REVISION),
+        lambda found: found["metadata"]["annotations"].pop(names.SINCE),
         lambda found: found["metadata"]["labels"].pop("app.kubernetes.io/part-of"),
     ],
-    ids=["replicas", "image", "token", "revision", "label"],
+    ids=["replicas", "image", "token", "revision", "since", "label"],
 )
 def test_what_was_changed_by_hand_is_put_right(
     make: Callable[..., KubernetesOrchestrator],
@@ -184,6 +206,60 @@ def test_what_was_changed_by_hand_is_put_right(
     assert api.calls[-1] == ("apply", OF_POOL)
     assert api.bodies[-1]["metadata"]["resourceVersion"] == "101"
     assert api.bodies[-1]["metadata"]["uid"] == "uid-of-deployment"
+
+
+SIDECAR = {"name": "sidecar", "image": "theirs"}
+
+
+def add_sidecar(found: Object) -> None:
+    found["spec"]["template"]["spec"]["containers"].append(SIDECAR)
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["left", "refused"])
+def test_what_an_apply_does_not_put_right_is_replaced(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates, refused: bool
+) -> None:
+    found = deployment(templates)
+    add_sidecar(found)
+    driver = make(found)
+    if refused:
+        union = "spec.template.spec.containers[0].env[0].valueFrom: may not be specified"
+        api.errors["apply"] = [exceptions.ClusterRefusal(union, 422)]
+    else:
+        written = iter([add_sidecar])
+        api.admit = lambda made: next(written, lambda _: None)(made)
+    assert driver.apply(SPEC).reason is None
+    assert api.calls == [("apply", OF_POOL), ("merge", OF_POOL)]
+    sent = api.bodies[-1]
+    # Of the version that was seen last.
+    assert sent["metadata"]["resourceVersion"] == ("100" if refused else "1000")
+    assert sent["spec"]["template"]["spec"]["initContainers"] is None
+
+
+def test_what_is_refused_for_another_reason_is_told_with_it(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    api.errors["apply"] = [exceptions.ClusterRefusal("x is invalid: the first", 422)]
+    api.errors["merge"] = [exceptions.ClusterRefusal("x is invalid: the second", 422)]
+    assert "the second" in (driver.apply(replace(SPEC, size=3)).reason or "")
+
+
+def test_a_webhook_that_changes_every_deployment_is_not_fought(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    api.admit = add_sidecar
+    driver = make()
+    driver.apply(SPEC)
+    found = deployment(templates, generation=4, version="2000")
+    add_sidecar(found)
+    # The one that made it, and one that was started since.
+    for engine, calls in ((driver, []), (make(), [("apply", OF_POOL), ("merge", OF_POOL)])):
+        engine._deployments.put(found)
+        api.calls.clear()
+        for _ in range(3):
+            engine.apply(SPEC)
+        assert api.calls == calls
 
 
 def test_a_newer_pool_is_told_and_left_alone(
@@ -226,10 +302,10 @@ def test_what_is_refused_takes_nothing_from_the_workers_that_are_there(
     make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
 ) -> None:
     driver = make(deployment(templates))
-    driver._guarded = True
     api.errors["apply"] = [exceptions.ClusterRefusal("it is not allowed", 403)]
     state = driver.apply(replace(SPEC, image="python3:2", revision=6))
-    assert (state.failed, state.available) == (True, 2)
+    assert (state.failed, state.available) == (False, 2)
+    assert "it is not allowed" in (state.reason or "")
 
 
 def test_a_copy_of_a_pool_under_another_name_is_not_taken_for_it(
@@ -242,19 +318,12 @@ def test_a_copy_of_a_pool_under_another_name_is_not_taken_for_it(
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422])
-def test_what_the_cluster_refuses_has_failed_and_is_not_asked_for_all_the_time(
-    make: Callable[..., KubernetesOrchestrator],
-    api: Api,
-    status: int,
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_the_cluster_refuses_is_told_at_once_and_not_asked_for_all_the_time(
+    make: Callable[..., KubernetesOrchestrator], api: Api, now: list[float], status: int
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     driver = make()
-    driver._guarded = True
     api.errors["apply"] = [exceptions.ClusterRefusal("it is not allowed", status)] * 2
     first = driver.apply(SPEC)
-    assert first.failed
     assert first.reason == f"the cluster refuses the pool ({status}): it is not allowed"
     assert driver.apply(SPEC).reason == first.reason
     assert len(api.calls) == 1
@@ -266,24 +335,62 @@ def test_what_the_cluster_refuses_has_failed_and_is_not_asked_for_all_the_time(
     assert len(api.calls) == 3
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["a pool", "a new one"])
+def test_what_is_refused_for_the_whole_deadline_has_failed(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    conf: cfg.ConfigOpts,
+    templates: Templates,
+    now: list[float],
+    there: bool,
+) -> None:
+    driver = make(*([deployment(templates)] if there else []))
+    asked = replace(SPEC, image="python3:2", revision=6)
+    refusal = exceptions.ClusterRefusal("it is not allowed", 403)
+    ends = now[0] + conf.kubernetes.progress_deadline
+    while now[0] < ends:
+        api.errors["apply"] = [refusal]
+        state = driver.apply(asked)
+        assert not state.failed
+        now[0] += state.retry_in or 0
+    api.errors["apply"] = [refusal]
+    assert driver.apply(asked).failed
+    # Once it is taken, it is a new beginning.
+    now[0] += 100
+    assert not driver.apply(asked).failed
+    assert api.calls[-1] == ("apply", OF_POOL)
+    api.errors["apply"] = [refusal]
+    driver._deployments.put(deployment(templates, version="3000", generation=9))
+    assert not driver.apply(asked).failed
+
+
 def test_a_policy_that_was_changed_is_applied_though_every_pool_is_whole(
-    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    conf: cfg.ConfigOpts,
+    templates: Templates,
+    now: list[float],
 ) -> None:
     driver = make(deployment(templates))
-    driver._guarded = False
+    driver._guarded_until = float("-inf")
     for _ in range(3):
         assert driver.apply(SPEC).ready
     assert api.calls == [("apply", OF_POLICY)]
+    # Nobody watches it: each round of the slow resync comes past one that is due.
+    now[0] += conf.engine.settled_interval
+    for _ in range(3):
+        assert driver.apply(SPEC).ready
+    assert api.calls == [("apply", OF_POLICY)] * 2
 
 
 def test_no_worker_is_started_before_the_policy_stands(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
     driver = make()
-    driver._guarded = False
+    driver._guarded_until = float("-inf")
     api.errors["apply"] = [exceptions.ClusterRefusal("cannot patch networkpolicies", 403)]
     state = driver.apply(SPEC)
-    assert state.failed
+    assert not state.ready
     assert "networkpolicies" in (state.reason or "")
     assert api.calls == [("apply", OF_POLICY)]
 
@@ -321,14 +428,11 @@ def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
     make: Callable[..., KubernetesOrchestrator],
     api: Api,
     templates: Templates,
-    monkeypatch: pytest.MonkeyPatch,
+    now: list[float],
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(wake.time, "monotonic", lambda: now[0])
     full = refused("exceeded quota: q")
     counts: dict[str, Any] = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
     driver = make(deployment(templates, SPEC, full, counts=counts))
-    driver._guarded = True
     first = driver.apply(SPEC)
     assert first.retry_in == pytest.approx(5.0)
     assert api.calls == []
@@ -355,19 +459,76 @@ def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
     assert api.bodies[-1]["metadata"]["annotations"][names.WAKE] != woken
 
 
-def test_what_failed_and_is_asked_for_again_gets_new_workers(
+@pytest.mark.parametrize("image", ["python3", "python3:2"], ids=["the same", "another image"])
+def test_what_is_asked_for_after_a_failure_gets_new_workers(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates, image: str
+) -> None:
+    # Another image, too: it may be the one that failed before this one.
+    driver = make(deployment(templates, SPEC, LATE, counts={"replicas": 2, "updatedReplicas": 2}))
+    driver.apply(replace(SPEC, revision=6, image=image))
+    template = api.bodies[-1]["spec"]["template"]
+    assert template["metadata"]["annotations"][names.ATTEMPT] == "6"
+
+
+def test_what_is_gone_back_to_keeps_its_workers(
     make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
 ) -> None:
-    failed = deployment(templates, SPEC, LATE, counts={"replicas": 2, "updatedReplicas": 2})
-    for spec, attempt in (
-        (replace(SPEC, revision=6), "6"),
-        # Another image has other workers anyway, and one that is gone back to keeps its own.
-        (replace(SPEC, revision=6, image="python3:2"), None),
-    ):
-        driver = make(failed)
-        driver.apply(spec)
-        annotations = api.bodies[-1]["spec"]["template"]["metadata"]["annotations"]
-        assert annotations.get(names.ATTEMPT) == attempt
+    counts = {"replicas": 4, "updatedReplicas": 2, "availableReplicas": 2}
+    driver = make(deployment(templates, SPEC, LATE, counts=counts))
+    before = replace(SPEC, revision=6, image="python3:0")
+    driver.apply(before)
+    assert (
+        api.bodies[-1]["spec"]["template"] == templates.deployment(before, {})["spec"]["template"]
+    )
+
+
+@pytest.mark.parametrize("ahead", [-30, 30], ids=["its clock is behind", "its clock is ahead"])
+def test_what_failed_before_is_no_failure_of_what_is_asked_for_now(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates, ahead: int
+) -> None:
+    # Kubernetes says nothing else of a ReplicaSet that has failed and is taken again.
+    failed = late(int(time.time()) - SINCE + ahead)
+    counts = {"replicas": 4, "updatedReplicas": 2, "availableReplicas": 2}
+    long_ago = {names.SINCE: str(SINCE - 100)}
+    driver = make(deployment(templates, SPEC, failed, counts=counts, carried=long_ago))
+    assert driver.apply(SPEC).failed
+    again = replace(SPEC, revision=6)
+    assert not driver.apply(again).failed
+    made = api.bodies[-1] | {"status": {"observedGeneration": 4, "conditions": [failed], **counts}}
+    made["metadata"] |= {"uid": "uid-of-deployment", "resourceVersion": "2000", "generation": 4}
+    # Nor after a restart.
+    for anew in (driver, make()):
+        anew._deployments.put(made)
+        state = anew.apply(again)
+        assert (state.ready, state.failed) == (False, False)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["followed", "the cluster was away"])
+def test_a_pool_of_which_kubernetes_tells_nothing_is_overdue_some_time(
+    make: Callable[..., KubernetesOrchestrator],
+    conf: cfg.ConfigOpts,
+    templates: Templates,
+    monkeypatch: pytest.MonkeyPatch,
+    away: bool,
+) -> None:
+    clock = [float(SINCE)]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    deadline = conf.kubernetes.progress_deadline
+    counts = {"replicas": 1, "updatedReplicas": 1}
+    driver = make(deployment(templates, counts=counts))
+    clock[0] += 2 * deadline - 1
+    assert not driver.apply(SPEC).failed
+    if away:
+        # It gets time to tell what came of it meanwhile.
+        driver._synced()
+        clock[0] += deadline - 1
+        assert not driver.apply(SPEC).failed
+    clock[0] += 1
+    assert driver.apply(SPEC).failed
+    # As long as this engine has been there, it has been followed.
+    assert not make(deployment(templates, counts=counts)).apply(SPEC).failed
+    # What is asked for next has a deadline of its own.
+    assert not driver.apply(replace(SPEC, revision=6)).failed
 
 
 def test_a_crash_is_told_with_its_log_which_is_read_once(
@@ -399,8 +560,8 @@ def test_a_pool_is_deleted_with_all_that_is_its_own_and_gone_when_nothing_is_lef
     driver._pods.drop(pod())
     driver._deployments.drop(ending)
     assert driver.remove(POOL, 6) is True
-    # What the watch has not seen may be there all the same.
-    assert api.calls[1:] == [("get", OF_POOL)]
+    # What the watch has not seen may be there all the same; and ReplicaSets it never sees.
+    assert api.calls[1:] == [("get", OF_POOL), ("delete", OF_SETS)]
 
 
 def test_a_pool_that_the_watch_has_not_seen_yet_is_deleted_too(
@@ -432,6 +593,35 @@ def test_workers_that_lost_their_deployment_are_removed_with_what_keeps_them(
     ]
     driver._pods.drop(pod())
     assert driver.remove(POOL, None) is True
+
+
+def test_nothing_is_kept_of_a_pool_that_another_engine_has_removed(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    templates: Templates,
+    now: list[float],
+) -> None:
+    driver = make()
+    crashed = pod(**waiting("CrashLoopBackOff", lastState={"terminated": {"exitCode": 3}}))
+    full = deployment(templates, SPEC, refused("exceeded quota: q"), counts={}, version="2000")
+    driver.apply(SPEC)
+    driver._deployments.put(full)
+    driver._pods.put(crashed)
+    driver.apply(SPEC)
+    assert driver.pools() == [POOL]
+    assert (POOL in driver._applied, POOL in driver._hints._pools) == (True, True)
+    driver._deployments.drop(full)
+    driver._pods.drop(crashed)
+    assert driver.pools() == []
+    assert (driver._applied, driver._hints._pools, driver._waker._due) == ({}, {}, {})
+    # One that is refused has nothing there, and is asked for again and again.
+    api.errors["apply"] = [exceptions.ClusterRefusal("it is not allowed", 403)]
+    driver.apply(SPEC)
+    driver.pools()
+    assert POOL in driver._refused
+    now[0] += 100
+    driver.pools()
+    assert driver._refused == {}
 
 
 def test_another_engine_with_another_configuration_is_not_fought(
