@@ -16,7 +16,7 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-engine")
     db = db_api.Database(options)
     db.check()
-    storage.load(options).prepare()
+    storage.load(options).marker()
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-engine", process.fail)
     bus = rpc.EngineServer(options, engine)

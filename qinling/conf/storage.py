@@ -13,9 +13,10 @@ OPTS = [
     ),
     cfg.StrOpt(
         "directory",
-        default="/var/lib/qinling/packages",
+        default="/var/lib/qinling-packages",
         help="Folder for the packages of functions. Every API and engine of one installation has "
-        "the same one: they run on one host, or it is on a file system that their hosts share.",
+        "the same one: they run on one host, or it is on a file system that their hosts share. The "
+        "API writes to it, and an engine reads it.",
     ),
     cfg.IntOpt(
         "max_unpacked_size",

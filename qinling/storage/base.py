@@ -46,10 +46,16 @@ class Upload(Protocol):
 
 class PackageStore(Protocol):
     def prepare(self) -> str:
-        """Make the store ready at the start of a program.
+        """Make the store ready, at the start of a program that takes packages in.
 
         :returns: its marker, the same for all that share it and no others.
         :raises StartupError: it cannot be used.
+        """
+
+    def marker(self) -> str | None:
+        """The marker, for who reads only; None while nobody has prepared the store.
+
+        :raises StartupError: it cannot be read.
         """
 
     def receive(self) -> Upload:

@@ -43,13 +43,21 @@ class FileSystemStore:
         try:
             for folder in (self._incoming, self._packages):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            marker = self._marker()
+            self._mark()
             self._sweep()
         except OSError as error:
-            raise exceptions.StartupError(
-                f"[storage] directory {self._root}: it cannot be used: {error.strerror}."
-            ) from error
+            raise self._unusable(error) from error
+        marker = self.marker()
+        assert marker is not None
         return marker
+
+    def marker(self) -> str | None:
+        try:
+            return (self._root / "id").read_text().strip()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
 
     def receive(self) -> "FileUpload":
         with _away("written to"):
@@ -113,8 +121,13 @@ class FileSystemStore:
         with file:
             yield
 
-    def _marker(self) -> str:
-        """The content of ``id``; the first program that starts makes it."""
+    def _unusable(self, error: OSError) -> exceptions.StartupError:
+        return exceptions.StartupError(
+            f"[storage] directory {self._root}: it cannot be used: {error.strerror}."
+        )
+
+    def _mark(self) -> None:
+        """Make ``id``, unless a program has done so before."""
         path = self._root / "id"
         if not path.exists():
             with tempfile.NamedTemporaryFile("w", dir=self._incoming) as made:
@@ -125,7 +138,6 @@ class FileSystemStore:
                 with contextlib.suppress(FileExistsError):
                     os.link(made.name, path)
             _sync(self._root)
-        return path.read_text().strip()
 
     def _sweep(self) -> None:
         for left in self._incoming.iterdir():

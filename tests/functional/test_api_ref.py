@@ -4,6 +4,7 @@ A sample is compared by its shape: the same keys, and values of the same types o
 whose form the contract gives (an id, a time, a link) has that form.
 """
 
+import hashlib
 import json
 import re
 import uuid
@@ -16,6 +17,7 @@ import requests
 import yaml
 
 from qinling import exceptions
+from tests.fixtures import zips
 from tests.fixtures.deployment import Client, Deployment
 
 SOURCE = Path(__file__).parents[2] / "api-ref" / "source"
@@ -68,12 +70,17 @@ def same_shape(answer: Any, wanted: Any, place: str = "answer") -> None:
         assert form(answer) == form(wanted), f"{place}: {answer!r}, and {wanted!r} in the sample"
 
 
+def sample_code(content: bytes) -> dict[str, str]:
+    return {"source": "package", "md5sum": hashlib.md5(content).hexdigest()}
+
+
 class Life:
-    """One runtime, from call to call; each is checked as soon as its answer is there."""
+    """One runtime and its functions, from call to call; checked as the answers come."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.id = ""
+        self.function = ""
 
     def _checked(self, answer: requests.Response, status: int, name: str) -> Any:
         assert answer.status_code == status, answer.text
@@ -139,6 +146,40 @@ class Life:
         assert updated["status"] == sample("runtimes/update-runtime-response.json")["status"]
         self.client.wait_for(self.id, "available")
 
+    def create_function(self) -> None:
+        """Its runtime and its package are those that are here."""
+        content = zips.package()
+        body = sample("functions/create-function-request.json")
+        body |= {"runtime_id": self.id, "code": sample_code(content)}
+        form = body | {"code": json.dumps(body["code"])}
+        path = "/v1/functions"
+        answer = self.client.call("POST", path, data=form, files={"package": content})
+        created = self._checked(answer, 201, "functions/create-function-response.json")
+        assert created == created | body
+        self.function = f"{path}/{created['id']}"
+
+    def create_image_function(self) -> None:
+        body = sample("functions/create-image-function-request.json")
+        answer = self.client.call("POST", "/v1/functions", json=body)
+        created = self._checked(answer, 201, "functions/create-image-function-response.json")
+        assert created == created | body
+        assert self.client.call("DELETE", f"/v1/functions/{created['id']}").status_code == 204
+
+    def list_functions(self) -> None:
+        query = f"?runtime_id={self.id}"
+        self._show("/v1/functions", "functions/list-functions-response.json", query)
+
+    def show_function(self) -> None:
+        self._show(self.function, "functions/show-function-response.json")
+
+    def update_function(self) -> None:
+        """And delete it: what comes next deletes its runtime."""
+        body = sample("functions/update-function-request.json")
+        answer = self.client.call("PUT", self.function, data=body)
+        updated = self._checked(answer, 200, "functions/update-function-response.json")
+        assert updated == updated | body
+        assert self.client.call("DELETE", self.function).status_code == 204
+
     def delete(self) -> None:
         head = (SAMPLES / "runtimes/delete-runtime-response.text").read_text().splitlines()
         answer = self.client.call("DELETE", f"/v1/runtimes/{self.id}")
@@ -168,6 +209,14 @@ CHECKS: dict[str, Callable[[Life], None]] = {
     "runtimes/show-runtime-pool-response.json": Life.show_pool,
     "runtimes/update-runtime-request.json": Life.update,
     "runtimes/update-runtime-response.json": Life.update,
+    "functions/create-function-request.json": Life.create_function,
+    "functions/create-function-response.json": Life.create_function,
+    "functions/create-image-function-request.json": Life.create_image_function,
+    "functions/create-image-function-response.json": Life.create_image_function,
+    "functions/list-functions-response.json": Life.list_functions,
+    "functions/show-function-response.json": Life.show_function,
+    "functions/update-function-request.json": Life.update_function,
+    "functions/update-function-response.json": Life.update_function,
     "runtimes/delete-runtime-response.text": Life.delete,
     "error-response.json": Life.fail,
 }
@@ -182,6 +231,8 @@ def test_every_sample_has_its_check() -> None:
 def life(deployment: Deployment) -> Iterator[Life]:
     found = Life(deployment.client)
     yield found
+    if found.function:
+        deployment.client.call("DELETE", found.function)
     if found.id:
         path = f"/v1/runtimes/{found.id}"
         if deployment.client.call("DELETE", path).status_code == 204:
@@ -220,7 +271,7 @@ def test_every_field_of_an_answer_is_described() -> None:
     described = dict(re.findall(r"^   - ([a-z][\w.-]*): ([\w-]+)$", sources(), re.MULTILINE))
     assert set(described.values()) <= set(parameters)
     for name in CHECKS:
-        if name.endswith("-response.json") and name.startswith("runtimes/"):
+        if name.endswith("-response.json") and name.startswith(("runtimes/", "functions/")):
             for field in fields(sample(name)):
                 assert field in described, f"{name}: {field}"
 
