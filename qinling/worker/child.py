@@ -138,15 +138,6 @@ class Child:
             self._poll.modify(self._end, select.POLLIN | (select.POLLOUT if left else 0))
         return left
 
-    def _send(self, message: bytes) -> bytes:
-        """What is left to be sent: a process that does not read must not hold up this one."""
-        try:
-            return message[self._end.send(message) :]
-        except BlockingIOError:
-            return message
-        except ConnectionError:
-            raise channel.Broken("it has closed its channel") from None
-
     def _look(self, memory: int) -> None:
         pids = processes.tree(self.pid, MAX_PROCESSES + 1)
         if sum(map(processes.threads, pids)) > MAX_PROCESSES:

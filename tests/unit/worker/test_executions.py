@@ -48,8 +48,19 @@ def test_a_json_object_becomes_keywords_and_anything_else_one_argument(
         "def main(a=1): return {'os_session': None}",
         "class C:\n def __call__(self, context): return context\nmain = C()",
         "import functools\ndef f(x, context): return context\nmain = functools.partial(f, 1)",
-        "import functools\ndef d(f):\n @functools.wraps(f)\n def g(**k): return f(**k)\n return g\n"
-        "@d\ndef main(): return {'os_session': None}",
+        """
+import functools
+
+def passing(function):
+    @functools.wraps(function)
+    def call(**named):
+        return function(**named)
+    return call
+
+@passing
+def main():
+    return {'os_session': None}
+""",
     ],
 )
 def test_a_function_gets_the_context_when_it_takes_one(worker: Worker, source: str) -> None:
