@@ -14,9 +14,20 @@ from typing import Any
 TEXT = 4096
 FRAME = 262144
 
+_ANY = 1 << 32
+
 _HEAD = struct.Struct("!I")
 _CREDENTIALS = struct.Struct("3i")
 _CHUNK = 65536
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+# json.dumps and json.loads make these anew at each call, where something is not as usual.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class Broken(Exception):
@@ -25,7 +36,11 @@ class Broken(Exception):
 
 def encode(message: Any) -> bytes:
     """:raises ValueError, TypeError, RecursionError: it is no JSON, as NaN is not."""
-    return json.dumps(message, allow_nan=False).encode()
+    try:
+        return _ENCODER.encode(message).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair has a form in JSON and none in UTF-8.
+        return json.dumps(message, allow_nan=False).encode()
 
 
 def frame(body: bytes) -> bytes:
@@ -71,22 +86,21 @@ class Reader:
             raise Broken("it has sent more than one answer")
         self._found = b""
         try:
-            return True, json.loads(found[_HEAD.size :], parse_constant=_refuse)
+            return True, _DECODER.decode(found[_HEAD.size :].decode())
         except (ValueError, RecursionError):
             raise Broken("it has sent no JSON") from None
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(name)
-
-
 def receive(end: socket.socket) -> Any:
-    """The next message, waited for; for whoever trusts the other end."""
-    head = end.recv(_HEAD.size, socket.MSG_WAITALL)
-    if len(head) < _HEAD.size:
-        raise Broken("it has closed its channel")
-    (length,) = _HEAD.unpack(head)
-    return json.loads(end.recv(length, socket.MSG_WAITALL))
+    """The next message, waited for; for whoever trusts the other end.
+
+    :raises Broken: there will be none.
+    """
+    reader = Reader(end, _ANY)
+    while True:
+        whole, message = reader.read()
+        if whole:
+            return message
 
 
 def greet(end: socket.socket) -> None:

@@ -5,7 +5,6 @@ and watched while they are at it: until when, with how much memory, and how many
 processes. None of their own is trusted with that.
 """
 
-import contextlib
 import math
 import os
 import select
@@ -19,7 +18,7 @@ from qinling.worker.log import Log
 #: Seconds between two looks at what a busy child holds.
 _LOOK = 0.05
 #: Processes and threads that one child may have, itself included.
-MAX_PROCESSES = 200
+MAX_PROCESSES = 128
 #: Seconds that a new process may take to be there, and a killed one to be gone.
 _APPEAR = 10.0
 _VANISH = 5.0
@@ -103,8 +102,8 @@ class Child:
             self._read_output(log, _PIPE)
 
     def _ask(self, message: bytes, deadline: float, memory: int, log: Log) -> Any:
-        unsent = self._send(message)
         end, output = self._fds
+        unsent = self._send(message, message) if message else message
         look_at = time.monotonic() + _LOOK
         while True:
             now = time.monotonic()
@@ -117,32 +116,30 @@ class Child:
             events = dict(self._poll.poll(wait))
             if output in events:
                 self._read_output(log, _CHUNK)
-            if end in events:
-                if unsent and events[end] & select.POLLOUT:
-                    unsent = self._send(unsent)
-                if events[end] & ~select.POLLOUT:
-                    with contextlib.suppress(BlockingIOError):
-                        whole, answer = self._reader.read()
-                        if whole:
-                            return answer
+            happened = events.get(end, 0)
+            if happened & select.POLLOUT:
+                unsent = self._send(unsent, message)
+            if happened & ~select.POLLOUT:
+                whole, answer = self._reader.read()
+                if whole:
+                    return answer
             elif self._pidfd in events:
                 raise Gone("its process has ended")
 
-    def _send(self, message: bytes) -> bytes:
+    def _send(self, unsent: bytes, message: bytes) -> bytes:
         """What is left to be sent: a process that does not read must not hold up this one."""
-        if message:
-            try:
-                message = message[self._end.send(message) :]
-            except BlockingIOError:
-                pass
-            except ConnectionError:
-                raise channel.Broken("it has closed its channel") from None
-            both = select.POLLIN | select.POLLOUT
-            self._poll.modify(self._end, both if message else select.POLLIN)
-        return message
+        try:
+            left = unsent[self._end.send(unsent) :]
+        except BlockingIOError:
+            left = unsent
+        except ConnectionError:
+            raise channel.Broken("it has closed its channel") from None
+        if left or unsent is not message:
+            self._poll.modify(self._end, select.POLLIN | (select.POLLOUT if left else 0))
+        return left
 
     def _look(self, memory: int) -> None:
-        pids = processes.tree(self.pid)
+        pids = processes.tree(self.pid, MAX_PROCESSES + 1)
         if sum(map(processes.threads, pids)) > MAX_PROCESSES:
             raise Exhausted("too many processes")
         if processes.memory(pids, memory) > memory:
@@ -166,10 +163,9 @@ class Child:
         return not self._poll.poll(0)
 
     def is_sound(self) -> bool:
-        """Whether it is quiet, and nothing runs that its execution has started."""
+        """Whether nothing runs that its execution has started; it may not be quiet all the same."""
         return (
             not self._mute
-            and self.is_quiet()
             and processes.threads(self.pid) == 1
             and not os.pread(self._children, 1, 0)
         )

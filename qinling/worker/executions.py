@@ -41,7 +41,8 @@ class Executions:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._known: dict[str, Execution] = {}
         self._running = 0
         self._closed = False
@@ -55,7 +56,7 @@ class Executions:
 
         :raises Closed, Full: it is not known, and no more is taken, or not now.
         """
-        with self._changed:
+        with self._lock:
             known = self._known.get(execution_id)
             if known is not None:
                 return known, False
@@ -72,14 +73,14 @@ class Executions:
 
     def attach(self, execution: Execution, kill: Callable[[], None] | None) -> None:
         """From now on it is cancelled by this; nobody calls it after it was taken away (None)."""
-        with self._changed:
+        with self._lock:
             execution.kill = kill
             if kill is not None and execution.cancelled:
                 kill()
 
     def end(self, execution: Execution, answer: bytes) -> None:
         """Keep its answer, and give it to those who wait for it."""
-        with self._changed:
+        with self._lock:
             self._running -= 1
             execution.answer = answer
             execution.ended_at = time.monotonic()
@@ -98,7 +99,7 @@ class Executions:
 
     def wait(self, execution: Execution) -> bytes:
         """Its answer, once it has one."""
-        with self._changed:
+        with self._lock:
             self._waiting += 1
             while execution.answer is None:
                 self._changed.wait()
@@ -107,7 +108,7 @@ class Executions:
 
     def remove(self, execution_id: str) -> None:
         """Cancel it if it runs, forget its answer if it has ended."""
-        with self._changed:
+        with self._lock:
             execution = self._known.get(execution_id)
             if execution is None:
                 return
@@ -128,12 +129,12 @@ class Executions:
 
     def close(self) -> None:
         """Take no more; those that are known are known still."""
-        with self._changed:
+        with self._lock:
             self._closed = True
 
     def wait_until_done(self, grace: float) -> None:
         """Until none runs, and answers were acknowledged or are that many seconds old."""
-        with self._changed:
+        with self._lock:
             self._waiting += 1
             while self._running:
                 self._changed.wait()

@@ -1,6 +1,5 @@
 """Runs executions in slots, and judges how they ended."""
 
-import json
 import time
 from typing import Any, NamedTuple
 
@@ -60,7 +59,7 @@ class Executor:
         duration = time.monotonic() - began
         if execution.cancelled:
             outcome = _Outcome(_CANCELLED, "Function execution cancelled.")
-        answer = json.dumps(
+        answer = channel.encode(
             {
                 "execution_id": execution.id,
                 "status": outcome.status,
@@ -68,7 +67,7 @@ class Executor:
                 "duration": duration,
                 "log": log.text(outcome.trace),
             }
-        ).encode()
+        )
         self.executions.end(execution, answer)
         return answer
 

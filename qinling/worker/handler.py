@@ -2,13 +2,13 @@
 
 import json
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 
 from qinling.worker import function
 from qinling.worker.archive import Archive
 from qinling.worker.executions import Closed, Full
 from qinling.worker.function import Conflict, Malformed, Unsigned
+from qinling.worker.requests import RequestHandler
 
 if TYPE_CHECKING:
     from qinling.worker.server import Specialized, WorkerServer
@@ -31,9 +31,8 @@ class _Refusal(Exception):
         self.status = status
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(RequestHandler):
     server: "WorkerServer"
-    protocol_version = "HTTP/1.1"
     timeout = IDLE_TIMEOUT
     disable_nagle_algorithm = True
 
@@ -73,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(status, content, nonce)
 
     def _read_body(self, found: "Specialized | None") -> bytes:
-        if found is not None and SIGNATURE not in self.headers:
+        if found is not None and self.headers.get(SIGNATURE) is None:
             # Nobody fills this worker's memory without the key.
             self.close_connection = True
             raise Unsigned("the request is not signed")
@@ -81,8 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(size) if size else b""
 
     def _size(self, most: int) -> int:
-        said = self.headers.get("Content-Length", "0")
-        if "Transfer-Encoding" in self.headers or not (said.isascii() and said.isdigit()):
+        said = self.headers.get("Content-Length") or "0"
+        if self.headers.get("Transfer-Encoding") or not (said.isascii() and said.isdigit()):
             self.close_connection = True
             raise _Refusal(411, "a body needs its Content-Length")
         if int(said) > most:
@@ -152,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
     def _specialize(self) -> dict[str, Any]:
         archive = Archive(self.rfile, self._size(_ARCHIVE))
         try:
-            order = function.read_order(self.headers.get("Qinling-Function", ""))
+            order = function.read_order(self.headers.get("Qinling-Function") or "")
             if (order.worker_id, order.boot_id) != (self.server.worker_id, self.server.boot_id):
                 raise _Refusal(421, "this is not that worker")
             return self.server.specialize(order, archive)

@@ -51,25 +51,34 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all below it, parents first."""
+def tree(pid: int, most: int) -> list[int]:
+    """A process and all below it, parents first; so many at most."""
     found = [pid]
     for each in found:
+        if len(found) >= most:
+            break
         found += children(each)
-    return found
+    return found[:most]
 
 
 def kill_below(pid: int) -> None:
     """End all below a process, which should not start more meanwhile.
 
-    All are stopped before the first is killed: of those that fork as quickly as
-    they can, some would get away. The walk ends when it finds nobody new.
+    Each is stopped before its children are looked for: one that forks as
+    quickly as it can would have others by then, and leaves no processor to this
+    one. As a signal takes a moment to arrive, the walk is made again until it
+    finds nobody new.
     """
     stopped: set[int] = set()
-    while new := [each for each in tree(pid)[1:] if each not in stopped]:
-        for each in new:
-            _send(each, signal.SIGSTOP)
-        stopped.update(new)
+    size = -1
+    while size != len(stopped):
+        size = len(stopped)
+        found = children(pid)
+        for each in found:
+            if each not in stopped:
+                _send(each, signal.SIGSTOP)
+                stopped.add(each)
+            found += children(each)
     for each in stopped:
         _send(each, signal.SIGKILL)
 

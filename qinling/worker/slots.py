@@ -50,7 +50,10 @@ class Slots:
         self._zygote: Child | None = None
         #: Whether slots are forked with the function in them.
         self._shared = True
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # Two: giving a slot back is no reason to wake the thread.
+        self._available = threading.Condition(self._lock)
+        self._wanted = threading.Condition(self._lock)
         self._all: set[Slot] = set()
         self._ready: list[Slot] = []
         self._ending: list[Slot] = []
@@ -72,7 +75,7 @@ class Slots:
 
         :raises Unimportable: the function cannot be imported any more.
         """
-        with self._changed:
+        with self._lock:
             # Asked for anew: what failed once may have been the moment's fault.
             self._fault = None
             while True:
@@ -83,30 +86,30 @@ class Slots:
                     self._replace(slot)
                 if self._fault is not None:
                     raise self._fault
-                self._changed.notify_all()
-                self._changed.wait()
+                self._wanted.notify()
+                self._available.wait()
 
     def give_back(self, slot: Slot, *, reusable: bool) -> None:
         """After an execution; what it has left running is ended."""
         sound = reusable and slot.child.is_sound()
         if not sound:
             slot.child.kill()
-        with self._changed:
+        with self._lock:
             if sound and not self._has_strays():
                 self._ready.append(slot)
-                self._changed.notify()
+                self._available.notify()
             else:
                 self._replace(slot)
 
     def _replace(self, slot: Slot) -> None:
         self._ending.append(slot)
-        self._changed.notify_all()
+        self._wanted.notify()
 
     def close(self) -> None:
         """End all slots."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._wanted.notify()
         if self._thread.ident is not None:
             self._thread.join()
         for slot in self._all:
@@ -125,27 +128,27 @@ class Slots:
             try:
                 slot = self._fork_slot()
             except Unimportable as fault:
-                with self._changed:
+                with self._lock:
                     self._fault = fault
-                    self._changed.notify_all()
+                    self._available.notify_all()
             else:
-                with self._changed:
+                with self._lock:
                     self._all.add(slot)
                     self._ready.append(slot)
-                    self._changed.notify_all()
+                    self._available.notify_all()
 
     def _wait_for_work(self) -> bool:
         most = self._function.concurrency
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 wanted = len(self._all) - len(self._ending) < most
                 if wanted and self._fault is None:
                     return True
-                self._changed.wait()
+                self._wanted.wait()
         return False
 
     def _end_slots(self) -> None:
-        with self._changed:
+        with self._lock:
             ending, self._ending = self._ending, []
             self._all.difference_update(ending)
         for slot in ending:
@@ -233,7 +236,7 @@ class Slots:
         return {self._clean.pid, *(slot.child.pid for slot in self._all)}
 
     def _end_strays(self) -> None:
-        with self._changed:
+        with self._lock:
             known = self._known()
         for pid in processes.children(os.getpid()):
             if pid not in known:

@@ -55,8 +55,8 @@ class CleanZygote:
 
     def end(self) -> None:
         """End it, in order, and wait for that: it removes the folder."""
-        with contextlib.suppress(OSError):
-            self._control.send(json.dumps(_END).encode())
+        with contextlib.suppress(OSError), self._control as control:
+            control.send(json.dumps(_END).encode())
             os.waitpid(self.pid, 0)
 
 

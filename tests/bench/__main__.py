@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import calls, kubernetes, load, pages, pools, report, resync, start
+from tests.bench import calls, kubernetes, load, pages, pools, report, resync, start, worker
 from tests.bench.report import Figure
 from tests.bench.site import Site
 
@@ -20,6 +20,7 @@ FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "pages": pages.pages,
     "available": pools.available,
     "memory": pools.memory,
+    "worker": worker.worker,
     "restart": resync.restart,
     "settled": resync.settled,
     "start": start.start,

@@ -19,6 +19,7 @@ import pytest
 
 import qinling
 from qinling.worker.server import WorkerServer
+from qinling.worker.zygote import CleanZygote
 from tests.fixtures.process import free_port, wait_until
 
 PACKAGE = Path(qinling.__file__).parent
@@ -133,9 +134,9 @@ def test_nonsense_on_a_connection_does_no_harm(make: Callable[..., Worker]) -> N
         assert worker.ask("GET", "/healthz")[0] == 200
 
 
-def test_a_draining_worker_is_not_ready_for_who_asks_it_still() -> None:
+def test_a_draining_worker_is_not_ready_for_who_asks_it_still(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = WorkerServer(listener, ID)
+        server = WorkerServer(listener, ID, CleanZygote(str(tmp_path / "function")))
         thread = threading.Thread(target=server.run)
         thread.start()
         client = http.client.HTTPConnection(*listener.getsockname(), timeout=20)
@@ -199,7 +200,7 @@ def test_a_worker_imports_the_standard_library_and_nothing_else(tmp_path: Path) 
     )
     modules, path = map(json.loads, done.stdout.splitlines())
     ours = {name for name, _ in modules if name.partition(".")[0] == "qinling"}
-    assert ours == {"qinling", "qinling.worker", "qinling.worker.server"}
+    assert ours == {"qinling", "qinling.worker", "qinling.worker.zygote"}
     allowed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     strangers = {
         name
