@@ -59,6 +59,15 @@ def pids(folder: Path) -> set[int]:
     return found
 
 
+def leaders(folder: Path) -> set[int]:
+    """The same, by the groups that they are in: one for each worker."""
+    found = set()
+    for pid in pids(folder):
+        with contextlib.suppress(ProcessLookupError):
+            found.add(os.getpgid(pid))
+    return found
+
+
 def end_all(folder: Path) -> None:
     for pid in pids(folder):
         with contextlib.suppress(ProcessLookupError):
