@@ -23,7 +23,7 @@ def deployment(site: Site) -> Deployment:
 @pytest.fixture
 def function_id(site: Site, runtime_id: str) -> str:
     """A function with one worker."""
-    made: str = site.client.create_function(runtime_id, GREETER)["id"]
+    made: str = site.client.create_function(runtime_id, GREETER, timeout=30)["id"]
     assert output(site.client.execute(made)) == "hello world"
     return made
 
