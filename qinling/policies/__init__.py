@@ -11,7 +11,7 @@ from oslo_policy import opts as policy_opts
 from oslo_policy import policy
 
 from qinling import exceptions
-from qinling.policies import base, functions, runtimes
+from qinling.policies import base, function_aliases, function_versions, functions, runtimes
 
 if TYPE_CHECKING:
     from oslo_context import context as oslo_context
@@ -24,7 +24,13 @@ _RELOAD = 1.0
 
 def list_rules() -> Iterable[policy.RuleDefault]:
     """All rules with their defaults (the entry point ``oslo.policy.policies``)."""
-    return [*base.rules, *runtimes.rules, *functions.rules]
+    return [
+        *base.rules,
+        *runtimes.rules,
+        *functions.rules,
+        *function_versions.rules,
+        *function_aliases.rules,
+    ]
 
 
 def set_defaults(conf: cfg.ConfigOpts) -> None:

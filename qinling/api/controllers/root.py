@@ -8,7 +8,7 @@ import webob
 from oslo_config import cfg
 
 from qinling.api.controllers import routing
-from qinling.api.controllers.v1 import functions, runtimes
+from qinling.api.controllers.v1 import function_aliases, functions, runtimes
 from qinling.api.types import versions
 from qinling.api.types.base import expose
 from qinling.db import api as db_api
@@ -29,6 +29,7 @@ class RootController(routing.Resource):
         store: storage.PackageStore,
     ) -> None:
         self._nouns: dict[str, routing.Resource] = {
+            "aliases": function_aliases.FunctionAliasesController(conf, db),
             "functions": functions.FunctionsController(conf, db, engine, store),
             "runtimes": runtimes.RuntimesController(conf, db, engine),
         }
