@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from oslo_utils import timeutils
 
 from qinling import exceptions
+from qinling.db import function_versions, models, services
 from qinling.db import listing as lists
-from qinling.db import models, services
 from qinling.states import ExecutionStatus
 
 Table: sa.Table = models.Execution.__table__  # type: ignore[assignment]
@@ -91,7 +91,7 @@ def _execution(row: sa.Row[Any]) -> Execution:
 def create(connection: sa.Connection, values: dict[str, Any]) -> Execution:
     """Accept an execution, and count it.
 
-    :raises NotFound: its function has gone meanwhile.
+    :raises NotFound: its function, or the version, has gone meanwhile.
     """
     execution = Execution(
         **values,
@@ -101,6 +101,8 @@ def create(connection: sa.Connection, values: dict[str, Any]) -> Execution:
         result=None,
     )
     connection.execute(_INSERT, {name: getattr(execution, name) for name in _NAMES})
+    if execution.function_version:
+        function_versions.count(connection, execution.function_id, execution.function_version)
     # Last: all executions of a function wait for each other here until they have committed.
     if not connection.execute(_COUNT, {"counted": execution.function_id}).rowcount:
         raise exceptions.NotFound.of("Function", execution.function_id)

@@ -95,7 +95,7 @@ def _calls_of_the_code() -> Iterator[tuple[str, str]]:
 
 
 def _routed(prefix: str, controller: routing.Resource) -> Iterator[tuple[str, str]]:
-    for parts, methods in controller.routes.items():
+    for _, parts, methods in controller.table():
         path = "/".join([prefix, *(part or "*" for part in parts)])
         for method in methods:
             yield method, path or "/"
