@@ -288,7 +288,7 @@ def test_no_process_that_runs_user_code_has_the_key(worker: Worker) -> None:
     assert (Path(f"/proc/{worker.process.pid}/maps").stat().st_uid) == 0
     listening = socket_of(worker.process.pid)
     for pid in set(pids) - {worker.process.pid}:
-        opened = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+        opened = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
         assert not opened & listening, pid
 
 
@@ -306,7 +306,7 @@ def memory(pid: int) -> bytes:
 
 
 def socket_of(pid: int) -> set[str]:
-    links = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    links = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
     inodes = {
         line.split()[9]
         for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
