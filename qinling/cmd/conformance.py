@@ -13,7 +13,7 @@ import json
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -273,10 +273,13 @@ POINTS: tuple[Callable[[Server], None], ...] = (
 
 
 def verdicts(
-    command: Sequence[str], startup: float, package: bytes
+    points: Iterable[Callable[[Server], None]],
+    command: Sequence[str],
+    startup: float,
+    package: bytes,
 ) -> Iterator[tuple[str, str | None]]:
     """Each point of the contract, and what is wrong with it or None."""
-    for point in POINTS:
+    for point in points:
         words = (point.__doc__ or point.__name__).strip()
         try:
             with contextlib.closing(Server(command, startup, package)) as server:
@@ -306,10 +309,20 @@ def main() -> int:
         help="a zip with the function in the server's language; needed for none of Python "
         "and JavaScript",
     )
+    names = {point.__name__: point for point in POINTS}
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="POINT",
+        help=f"check this alone; may be given again ({', '.join(names)})",
+    )
     arguments = parser.parse_args()
+    points = [names[name] for name in arguments.only or names]
     package = arguments.package.read_bytes() if arguments.package else pack(GOOD)
+    command = shlex.split(arguments.command)
     broken = 0
-    for words, fault in verdicts(shlex.split(arguments.command), arguments.startup, package):
+    for words, fault in verdicts(points, command, arguments.startup, package):
         print(f"{'ok    ' if fault is None else 'BROKEN'}  {words}")
         if fault is not None:
             broken += 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from qinling.worker import signing
-from tests.fixtures.worker import LIMITS, MB, Worker, pack
+from tests.fixtures.worker import LIMITS, MB, Worker, for_others, pack
 
 FUNCTION = "def main(): return 7"
 
@@ -318,8 +318,8 @@ def socket_of(pid: int) -> set[str]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a worker as another user")
-def test_a_function_cannot_read_its_supervisor(make: Any) -> None:
-    worker = make(uid=61004)
+def test_a_function_cannot_read_its_supervisor(make: Any, tmp_path: Path) -> None:
+    worker = make(uid=61004, program=for_others(tmp_path))
     worker.specialize(
         """
 import os
