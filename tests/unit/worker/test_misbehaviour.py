@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures.process import wait_until
-from tests.fixtures.worker import MB, Worker
+from tests.fixtures.worker import Worker, for_others
 
 EXHAUSTED = "Function execution failed because of too much resource consumption"
 
@@ -221,6 +222,7 @@ def test_what_runs_too_long_is_ended(worker: Worker, what: str) -> None:
     assert answer["status"] == "failed"
     assert "Function execution timeout" in answer["output"]
     assert answer["duration"] >= 0.5
+    # The goal is 0.1 s; this machine may be busy.
     assert took < 0.5 + 1
 
 
@@ -364,12 +366,13 @@ def test_an_idle_slot_that_is_killed_is_noticed_before_it_is_used(worker: Worker
     assert answer["output"] != pids[-1]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a limit for a user needs one for each worker")
 @pytest.mark.parametrize("what", ["bomb", "honest_bomb"])
 def test_a_fork_bomb_is_ended_and_another_worker_does_not_notice(
-    make: Callable[..., Worker], what: str
+    make: Callable[..., Worker], tmp_path: Path, what: str
 ) -> None:
-    uids = 61001, 61002
-    loud, calm = (make(uid=uid, QINLING_WORKER_MAX_PROCESSES="150") for uid in uids)
+    program, most = for_others(tmp_path), {"QINLING_WORKER_MAX_PROCESSES": "150"}
+    loud, calm = (make(uid=uid, program=program, **most) for uid in (61001, 61002))
     for worker in (loud, calm):
         assert worker.specialize(SOURCE)["imported"]
     slowest = 0.0
@@ -395,11 +398,3 @@ def test_a_fork_bomb_is_ended_and_another_worker_does_not_notice(
     for worker in (loud, calm):
         worker.settle()
         assert do(worker, "ok")["status"] == "success"
-
-
-def test_the_output_is_whole_beside_one_that_floods(worker: Worker) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(do, worker, "ok", seconds=0.2)
-        do(worker, "chatty_child")
-        assert asked.result()["log"] == ""
-    assert MB == 1 << 20
