@@ -126,8 +126,8 @@ class KubernetesOrchestrator:
         pods = self._pods.of(spec.id)
         hints = self._hints.of(spec.id, observe.starting(pods))
         state = observe.state(spec, found, pods, hints)
-        cannot = found is not None and found.refusal is not None and not state.ready
-        return replace(state, retry_in=self._waker.look(spec.id, cannot))
+        cause = None if found is None or state.ready else found.refusal
+        return replace(state, retry_in=self._waker.look(spec.id, cause))
 
     def remove(self, pool_id: str, revision: int | None) -> bool:
         self._check_followed(pool_id)
@@ -148,6 +148,7 @@ class KubernetesOrchestrator:
                 self._look_if_overtaken(pool_id, error)
                 if error.status != _NOT_FOUND:
                     raise
+                self._deployments.forget(names.deployment(pool_id), found.uid)
         return False
 
     def pools(self) -> list[str]:
@@ -162,12 +163,15 @@ class KubernetesOrchestrator:
 
     def _look(self, pool_id: str) -> Deployment | None:
         """Ask the cluster itself, past the watch."""
+        before = self._find(pool_id)
         try:
             item = self._client.get(self._deployment_path(pool_id))
         except exceptions.ClusterRefusal as error:
-            if error.status == _NOT_FOUND:
-                return None
-            raise
+            if error.status != _NOT_FOUND:
+                raise
+            if before is not None:
+                self._deployments.forget(names.deployment(pool_id), before.uid)
+            return None
         if names.pool_of(item) != pool_id:
             raise exceptions.ClusterRefusal(
                 f"Deployment {names.deployment(pool_id)} does not carry Qinling's labels, and is "
@@ -234,6 +238,7 @@ class KubernetesOrchestrator:
             self._refused[spec.id] = _Refused(digest, reason, pause, time.monotonic() + pause)
             return self._refused[spec.id]
         self._refused.pop(spec.id, None)
+        self._waker.woken(spec.id)
         self._deployments.put(item)
         made = observe.deployment(item)
         self._applied[spec.id] = _Applied(digest, made.uid, made.generation)
@@ -298,7 +303,7 @@ class KubernetesOrchestrator:
             self._applied.pop(pool_id, None)
             self._refused.pop(pool_id, None)
             self._hints.forget(pool_id)
-            self._waker.look(pool_id, cannot_create=False)
+            self._waker.gone(pool_id)
             return True
         if any(not one.ending for one in left):
             selector = {"labelSelector": f"{names.SELECTOR},{names.RUNTIME}={pool_id}"}

@@ -33,6 +33,7 @@ class Api:
 
     :ivar errors: raised by the next calls, by method.
     :ivar there: what `get` finds by path.
+    :ivar status: of what was applied.
     """
 
     def __init__(self) -> None:
@@ -40,6 +41,7 @@ class Api:
         self.bodies: list[Object] = []
         self.errors: dict[str, list[Exception]] = {}
         self.there: dict[str, Object] = {}
+        self.status: Object = {}
         self._versions = iter(range(1000, 2000))
 
     def _note(self, method: str, path: str, body: Object | None = None) -> None:
@@ -62,6 +64,7 @@ class Api:
             "resourceVersion": str(next(self._versions)),
             "generation": 4,
         }
+        made["status"] = self.status
         return made
 
     def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
@@ -325,9 +328,12 @@ def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
 ) -> None:
     now = [1000.0]
     monkeypatch.setattr(wake.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(wake.random, "uniform", lambda _, bound: bound)
     full = refused("exceeded quota: q")
     counts: dict[str, Any] = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
-    driver = make(deployment(templates, SPEC, full, counts=counts))
+    found = deployment(templates, SPEC, full, counts=counts)
+    api.status = found["status"]
+    driver = make(found)
     driver._guarded = True
     first = driver.apply(SPEC)
     assert first.retry_in == pytest.approx(5.0)
@@ -348,11 +354,35 @@ def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
             carried={names.WAKE: woken},
         )
     )
+    assert driver.apply(SPEC).retry_in == pytest.approx(10.0)
+    now[0] += 5.0
     driver.apply(SPEC)
     assert len(api.calls) == 1
     now[0] += 5.0
     driver.apply(SPEC)
     assert api.bodies[-1]["metadata"]["annotations"][names.WAKE] != woken
+
+
+def test_a_pool_that_could_not_be_woken_for_a_conflict_is_woken_at_the_next_try(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    templates: Templates,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(wake.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(wake.random, "uniform", lambda _, bound: bound)
+    full = deployment(templates, SPEC, refused("exceeded quota: q"), counts={"replicas": 1})
+    driver = make(full)
+    driver.apply(SPEC)
+    now[0] += 5.0
+    api.errors["apply"] = [exceptions.ClusterRefusal("the object has been modified", 409)]
+    api.there[OF_POOL] = full
+    with pytest.raises(exceptions.PoolBusy):
+        driver.apply(SPEC)
+    now[0] += 0.2
+    driver.apply(SPEC)
+    assert [method for method, _ in api.calls] == ["apply", "get", "apply"]
 
 
 def test_what_failed_and_is_asked_for_again_gets_new_workers(
@@ -401,6 +431,28 @@ def test_a_pool_is_deleted_with_all_that_is_its_own_and_gone_when_nothing_is_lef
     assert driver.remove(POOL, 6) is True
     # What the watch has not seen may be there all the same.
     assert api.calls[1:] == [("get", OF_POOL)]
+
+
+def test_a_pool_that_has_gone_unseen_is_gone_when_the_cluster_says_so(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    api.errors["delete"] = [exceptions.ClusterRefusal("not found", 404)]
+    assert driver.remove(POOL, 6) is False
+    assert driver.remove(POOL, 6) is True
+    assert api.calls == [("delete", OF_POOL), ("get", OF_POOL)]
+
+
+def test_a_pool_that_has_gone_unseen_is_made_anew(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates, replace(SPEC, revision=4)))
+    api.errors["apply"] = [exceptions.ClusterRefusal("uid mismatch", 409)]
+    with pytest.raises(exceptions.PoolBusy):
+        driver.apply(SPEC)
+    driver.apply(SPEC)
+    assert api.calls[-1] == ("apply", OF_POOL)
+    assert api.bodies[-1]["metadata"]["resourceVersion"] == "1"
 
 
 def test_a_pool_that_the_watch_has_not_seen_yet_is_deleted_too(
