@@ -83,9 +83,14 @@ class Client:
     def create(self, path: str, body: Object) -> Object:
         return self._json(_Request("POST", path, None, body))
 
-    def apply(self, path: str, body: Object) -> Object:
-        """Apply server-side; what others hold of the fields in ``body`` becomes Qinling's."""
+    def apply(self, path: str, body: Object, *, dry: bool = False) -> Object:
+        """Apply server-side; what others hold of the fields in ``body`` becomes Qinling's.
+
+        :param dry: only see whether the cluster would.
+        """
         query = {"fieldManager": names.MANAGER, "force": "true"}
+        if dry:
+            query["dryRun"] = "All"
         return self._json(_Request("PATCH", path, query, body, _APPLY))
 
     def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:

@@ -104,7 +104,8 @@ class KubernetesOrchestrator:
             watcher.stop(_STOP_TIMEOUT)
 
     def check(self) -> list[str]:
-        return list(check.problems(self._client, self._namespace))
+        policy = self._policy_path, self._templates.network_policy()
+        return list(check.problems(self._client, self._namespace, *policy))
 
     def apply(self, spec: base.PoolSpec) -> base.PoolState:
         if not (spec.trusted or self._untrusted):
