@@ -141,7 +141,9 @@ class Client:
         headers = {"Accept": _JSON, "User-Agent": "qinling"}
         if request.body is not None:
             headers["Content-Type"] = request.kind
-        api.update_params_for_auth(headers, [], ["BearerToken"], request.path, request.method, None)
+        # The library renews what it knows how to.
+        if token := api.configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
         url = f"{api.configuration.host.rstrip('/')}{quote(request.path)}"
         if request.query:
             url = f"{url}?{urlencode(request.query)}"

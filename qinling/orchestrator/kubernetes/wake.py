@@ -3,10 +3,11 @@
 It tries again at gaps that double, up to minutes, long after a quota was
 raised. A change of its Deployment's annotations makes it try at once. That is a
 write, so pools take turns, and each is woken less and less often while it is
-told the same. But as soon as one of them gets its pods, what kept the others
-from theirs may be gone too: it calls a few of them, and each of those a few
-more. So a cause that has gone is gone for all of them after a few rounds, and
-room for one pool more costs a few writes, however many wait.
+told the same, as long as one of those that are told so comes every few seconds.
+For as soon as one of them gets its pods, what kept the others from theirs may be
+gone too: it calls a few of them, and each of those a few more. So a cause that
+has gone is gone for all of them after a few rounds, and room for one pool more
+costs a few writes, however many wait.
 """
 
 import random
@@ -20,6 +21,8 @@ from qinling.orchestrator import base
 # the last. Pools come at a random moment of its second half: of many, one is soon the next.
 _FIRST = 5.0
 _LONGEST = 60.0
+# Seconds within which one of the pools that wait for the same is woken, while they are few.
+_ONE_OF_THEM = 10.0
 # Seconds between the wakings of any two pools which nothing but their time calls.
 _SPACING = 0.2
 # Pools that one which has got its pods calls.
@@ -66,7 +69,9 @@ class Waker:
         """Its Deployment has changed; if that does not help, the next time is later."""
         with self._lock:
             if (refused := self._pools.get(pool_id)) is not None:
-                bound = min(refused.bound * 2, _LONGEST)
+                kind = _kind(refused.cause)
+                alike = sum(_kind(other.cause) == kind for other in self._pools.values())
+                bound = min(refused.bound * 2, _ONE_OF_THEM * alike, _LONGEST)
                 self._pools[pool_id] = _refused(refused.cause, time.monotonic(), bound)
 
     def look(self, pool_id: str, cause: str | None) -> float | None:
