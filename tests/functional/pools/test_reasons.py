@@ -153,25 +153,22 @@ def test_an_image_that_cannot_be_pulled_is_told_at_once(make_site: Callable[...,
 
 
 def test_a_pod_security_that_refuses_the_workers_is_named_and_taken_back(
-    cluster: Cluster, make_site: Callable[..., Site]
+    own_cluster: Cluster, make_site: Callable[..., Site]
 ) -> None:
-    site = make_site()
+    site = make_site(own_cluster, kubernetes={"progress_deadline": "600"})
+
+    def sidecar(pod: Object) -> None:
+        pod["spec"]["containers"].append({"name": "proxy", "image": "mesh:1"})
+
+    own_cluster.inject(site.namespace, sidecar)
     runtime = site.client.create()
-    site.wait_whole(runtime["id"])
-    # Somebody gives the workers what their namespace forbids, in a field that Qinling leaves alone.
-    name = site.deployment_of(runtime["id"])["metadata"]["name"]
-    for on in (True, None):
-        theirs = {"spec": {"template": {"spec": {"hostNetwork": on}}}}
-        cluster.client.patch("deployments", name, theirs, site.namespace)
-        if on:
-            shown = site.wait_reason(
-                runtime["id"], "pod security of the namespace refuses", "hostNetwork=true"
-            )
-            assert shown["status"] == "available"
-    site.wait_whole(runtime["id"])
-    wait_until(
-        lambda: site.client.show(runtime["id"])["status_reason"] is None, 10, "the reason gone"
+    shown = site.wait_reason(
+        runtime["id"], "the pod security of the namespace refuses the workers", '"proxy" must set'
     )
+    assert shown["status"] == "creating"
+    own_cluster.inject(site.namespace, None)
+    site.wait_whole(runtime["id"])
+    assert site.client.show(runtime["id"])["status_reason"] is None
 
 
 def test_what_only_an_event_explains_is_told(
