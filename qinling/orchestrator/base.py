@@ -75,4 +75,7 @@ class Orchestrator(Protocol):
         """
 
     def pools(self) -> Iterable[str]:
-        """Ids of all pools there are, whether or not anybody asked for them."""
+        """Ids of all pools there are, whether or not anybody asked for them.
+
+        :raises PoolBusy: they are not all known yet; ask again.
+        """
