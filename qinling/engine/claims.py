@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from oslo_config import cfg
 from oslo_log import log
@@ -57,11 +58,12 @@ class Claims:
 
     def reconcile(self, runtime_id: str) -> float | None:
         """Take the workers of a runtime one step; seconds until the next look, or None."""
-        asked = self._db.read(demands.unsettled, runtime_id)
         rows = self._db.read(workers.of_runtime, runtime_id)
+        if rows:
+            rows = self._bury(runtime_id, rows)
+        asked = self._db.read(demands.unsettled, runtime_id)
         if not asked and not rows:
             return self._let_go_rowless(runtime_id, ())
-        rows = self._bury(runtime_id, rows)
         waits = self._let_go_rowless(runtime_id, rows) is not None
         current = self._drain_unwanted(asked, rows)
         waits |= self._release(rows)
@@ -76,14 +78,28 @@ class Claims:
         return _LOOK_AGAIN if waits or (short and not claimed) else None
 
     def _bury(self, runtime_id: str, rows: list[workers.Worker]) -> list[workers.Worker]:
-        """Forget the workers that have died; those that live."""
-        # Read after the rows: none of them is younger than what is seen here.
-        there = set(self._orchestrator.claimed(runtime_id))
+        """Forget the workers that have died, and see who is dying; those that live yet.
+
+        In place of each there is to be another one, which need not wait for its end.
+        """
+        # Asked after the rows were read: none of them is younger than what is told.
+        there = self._orchestrator.claimed(runtime_id, {row.id for row in rows})
+        living = []
         for row in rows:
-            if row.id not in there:
-                LOG.info("Worker %s of function %s is gone.", row.id, row.function_id)
+            is_there, released = row.id in there, row.status is WorkerStatus.DRAINING
+            if is_there and (released or there[row.id]):
+                living.append(row)
+                continue
+            what = "ending" if is_there else "gone"
+            LOG.info("Worker %s of function %s is %s.", row.id, row.function_id, what)
+            if is_there:
+                self._db.write(workers.drain, row.id)
+                living.append(replace(row, status=WorkerStatus.DRAINING))
+            else:
                 self._db.write(workers.remove, row.id)
-        return [row for row in rows if row.id in there]
+            if not released:
+                self._db.write(demands.ask_again, row.function_id)
+        return living
 
     def _let_go_rowless(self, runtime_id: str, rows: Iterable[workers.Worker]) -> float | None:
         known = {row.id for row in rows}

@@ -6,7 +6,7 @@ and calls back with a pool's id whenever something about that pool changed.
 No method waits for a worker.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,10 +100,13 @@ class Orchestrator(Protocol):
         :raises PoolBusy: another process is at work on it; ask again.
         """
 
-    def claimed(self, pool_id: str) -> Iterable[str]:
-        """Ids of the claimed workers of a pool that live, or are ending.
+    def claimed(self, pool_id: str, known: Collection[str] = ()) -> Mapping[str, bool]:
+        """The claimed workers of a pool by id, and whether each is to live on: False while it ends.
 
-        It calls back with the pool's id when one of them ends.
+        It calls back with the pool's id when one of them begins to end, and when it has.
+
+        :param known: ids of workers that somebody has claimed, though it may not be seen here
+            yet: they are told of too as long as they are there.
         """
 
     def release(self, pool_id: str, worker_id: str) -> bool:

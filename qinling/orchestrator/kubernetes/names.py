@@ -19,10 +19,11 @@ COMMON = {
     MANAGED_BY: MANAGER,
 }
 
-# Labels: whose worker it is, and whether it is free.
+# Labels: whose worker it is, and whether it is free or a function's.
 RUNTIME = "qinling.openstack.org/runtime"
 STATE = "qinling.openstack.org/state"
 FREE = "free"
+CLAIMED = "claimed"
 
 # Annotations of a Deployment: what it was applied for, and when first (seconds
 # since 1970). Of its template: the attempt that it is, raised to try once more
@@ -32,6 +33,8 @@ SINCE = "qinling.openstack.org/since"
 CONFIGURATION = "qinling.openstack.org/configuration"
 WAKE = "qinling.openstack.org/wake"
 ATTEMPT = "qinling.openstack.org/attempt"
+# Of a claimed worker: how often its container had restarted then. One that restarts is empty.
+RESTARTS = "qinling.openstack.org/restarts"
 
 # Selects all that Qinling has in its namespace.
 SELECTOR = f"{MANAGED_BY}={MANAGER},{RUNTIME}"

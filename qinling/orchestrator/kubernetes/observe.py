@@ -88,19 +88,27 @@ class Deployment:
 class Pod:
     """What matters of a pod; two that differ only in how far they have come are equal.
 
-    ``message`` is Kubernetes' word on the trouble; ``restarts`` tells one crash
-    from the next.
+    ``version`` guards writes. ``message`` is Kubernetes' word on the trouble;
+    ``restarts`` tells one crash from the next. ``usable``: a free one can be
+    claimed, a claimed one is not on its way out. ``lost``: why a claimed one is
+    not the worker any more that it was, "" while it is.
     """
 
     name: str
     uid: str
+    version: str = field(compare=False)
     free: bool
+    claimed: bool = False
+    usable: bool = False
+    lost: str = ""
     trouble: Trouble | None = None
     message: str = ""
     restarts: int = 0
     created: str = field(default="", compare=False)
     ending: bool = field(default=False, compare=False)
     ready: bool = field(default=False, compare=False)
+    image: str = field(default="", compare=False)
+    address: str = field(default="", compare=False)
 
 
 def deployment(item: Object) -> Deployment:
@@ -163,18 +171,50 @@ def pod(item: Object) -> Pod:
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
     containers = status.get("containerStatuses") or []
     ready = conditions.get("Ready", {}).get("status") == "True"
+    ending = "deletionTimestamp" in meta
     trouble, message = (None, "") if ready else _trouble(status, conditions, containers)
+    owned = (meta.get("labels") or {}).get(names.STATE)
+    claimed = owned == names.CLAIMED
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
-        free=(meta.get("labels") or {}).get(names.STATE) == names.FREE,
+        version=meta["resourceVersion"],
+        free=owned == names.FREE,
+        claimed=claimed,
+        usable=not ending and (claimed or ready),
+        lost=_lost(meta, status, containers) if claimed else "",
         trouble=trouble,
         message=message,
-        restarts=sum(int(entry.get("restartCount") or 0) for entry in containers),
+        restarts=_restarts(containers),
         created=meta.get("creationTimestamp") or "",
-        ending="deletionTimestamp" in meta,
+        ending=ending,
         ready=ready,
+        image=_image(item["spec"]),
+        address=status.get("podIP") or "",
     )
+
+
+def _restarts(containers: Sequence[Object]) -> int:
+    return sum(int(entry.get("restartCount") or 0) for entry in containers)
+
+
+def _image(spec: Object) -> str:
+    return str(spec["containers"][0]["image"])
+
+
+def _lost(meta: Object, status: Object, containers: Sequence[Object]) -> str:
+    """Why a claimed worker is not what was claimed any more.
+
+    It may serve again: a container that ended is started anew, and is empty.
+    """
+    if status.get("phase") in ("Failed", "Succeeded"):
+        return f"{status.get('reason') or status['phase']}: {status.get('message') or ''}"
+    runs = all((entry.get("state") or {}).get("running") for entry in containers)
+    before = _number(meta.get("annotations") or {}, names.RESTARTS)
+    if runs and _restarts(containers) == before:
+        return ""
+    ended = [last for entry in containers if (last := _last_end(entry)) is not None]
+    return _end(ended[0]) if ended else "its container was started anew"
 
 
 def _trouble(
@@ -252,6 +292,17 @@ def state(
         failed=(current and found.late) or (asked and overdue),
         reason=None if reason is None else short(reason),
     )
+
+
+def claimable(owner: Deployment, pods: Iterable[Pod]) -> list[Pod]:
+    """The workers that may be claimed, those first that are of the image asked for last.
+
+    While that comes up there are old ones, which serve as well as those that were
+    claimed just before. Nodes may be told to pull an image from elsewhere.
+    """
+    image = _image(owner.spec["template"]["spec"])
+    free = [one for one in pods if one.free and one.usable and one.address]
+    return sorted(free, key=lambda one: (one.image != image, one.created, one.name))
 
 
 def starting(pods: Iterable[Pod]) -> list[Pod]:

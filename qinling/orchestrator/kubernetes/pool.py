@@ -10,6 +10,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from oslo_config import cfg
@@ -18,6 +19,7 @@ from oslo_log import log
 from qinling import exceptions
 from qinling.orchestrator import base
 from qinling.orchestrator.kubernetes import check, manifests, names, observe
+from qinling.orchestrator.kubernetes.claims import Claims
 from qinling.orchestrator.kubernetes.client import Client
 from qinling.orchestrator.kubernetes.hints import Hints
 from qinling.orchestrator.kubernetes.manifests import Manifest
@@ -93,6 +95,7 @@ class KubernetesOrchestrator:
         self._waker = Waker(notify)
         self._deployments: Seen[Deployment] = Seen(observe.deployment, notify)
         self._pods: Seen[observe.Pod] = Seen(observe.pod, notify)
+        self._claims = Claims(self._client, self._pods_path, self._pods, self._find)
         self._watchers = [
             Watcher(self._client, path, seen, self._synced, self._relist)
             for path, seen in (
@@ -159,6 +162,18 @@ class KubernetesOrchestrator:
                     raise
                 self._deployments.forget(names.deployment(pool_id), found.uid)
         return False
+
+    def claim(self, pool_id: str) -> base.Worker | None:
+        self._check_followed(pool_id)
+        return self._claims.claim(pool_id)
+
+    def claimed(self, pool_id: str, known: Collection[str] = ()) -> dict[str, bool]:
+        self._check_followed(pool_id)
+        return self._claims.claimed(pool_id, known)
+
+    def release(self, pool_id: str, worker_id: str) -> bool:
+        self._check_followed(pool_id)
+        return self._claims.release(pool_id, worker_id)
 
     def pools(self) -> list[str]:
         self._check_followed(None)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 
 from oslo_config import cfg
@@ -126,15 +127,19 @@ class LocalOrchestrator:
                     return base.Worker(entry.id, pool_id, f"127.0.0.1:{entry.port}")
             return None
 
-    def claimed(self, pool_id: str) -> list[str]:
+    def claimed(
+        self,
+        pool_id: str,
+        known: Collection[str] = (),  # noqa: ARG002  # the pool's file shows each claim at once
+    ) -> dict[str, bool]:
         pool = self._state.load(pool_id)
         if pool is None:
-            return []
-        return [
-            entry.id
+            return {}
+        return {
+            entry.id: not entry.retiring
             for entry in pool.claimed
             if self._watch.track(pool_id, entry) is not Health.GONE
-        ]
+        }
 
     def release(self, pool_id: str, worker_id: str) -> bool:
         with self._state.locked(pool_id):

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 import sqlalchemy as sa
@@ -25,6 +25,8 @@ class Pool:
         self.free = 0
         self.alive: set[str] = set()
         self.ending: set[str] = set()
+        # Those that end though nobody here has let go of them.
+        self.dying: set[str] = set()
         self.released: list[str] = []
 
     def claim(self, pool_id: str) -> base.Worker | None:
@@ -35,8 +37,8 @@ class Pool:
         self.alive.add(worker_id)
         return base.Worker(worker_id, pool_id, "127.0.0.1:1")
 
-    def claimed(self, _pool_id: str) -> list[str]:
-        return list(self.alive)
+    def claimed(self, _pool_id: str, _known: Collection[str] = ()) -> dict[str, bool]:
+        return {worker_id: worker_id not in self.dying for worker_id in self.alive}
 
     def release(self, _pool_id: str, worker_id: str) -> bool:
         self.released.append(worker_id)
@@ -164,10 +166,34 @@ def test_a_worker_that_has_died_is_replaced(
     claims.reconcile(runtime_id)
     [first] = having(db, function_id)
     pool.alive.clear()
-    db.write(demands.ask_again, function_id)
     claims.reconcile(runtime_id)
     [second] = having(db, function_id)
     assert second.id != first.id
+
+
+def test_a_worker_that_is_ending_gets_nothing_more_and_is_replaced_before_it_has_ended(
+    claims: Claims,
+    db: db_api.Database,
+    pool: Pool,
+    function: Callable[..., str],
+    runtime_id: str,
+) -> None:
+    pool.free = 5
+    function_id = function(wanted=1)
+    claims.reconcile(runtime_id)
+    [first] = having(db, function_id)
+    pool.dying.add(first.id)
+    pool.ending.add(first.id)
+    assert claims.reconcile(runtime_id) is not None
+    old, new = having(db, function_id)
+    assert (old.id, old.status) == (first.id, WorkerStatus.DRAINING)
+    assert new.status is WorkerStatus.LOADING
+    claims.reconcile(runtime_id)
+    assert len(having(db, function_id)) == 2
+    pool.alive.discard(first.id)
+    assert claims.reconcile(runtime_id) is None
+    assert [row.id for row in having(db, function_id)] == [new.id]
+    assert pool.free == 3
 
 
 def test_workers_with_old_code_are_let_go_and_their_rows_stay_until_they_are_gone(

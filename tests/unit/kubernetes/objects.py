@@ -79,6 +79,7 @@ def pod(name: str = "pod-1", *, created: str = "2026-01-31T12:00:00Z", **status:
             "creationTimestamp": created,
             "labels": names.COMMON | names.pod_selector(POOL),
         },
+        "spec": {"containers": [{"name": "worker", "image": SPEC.image}]},
         "status": {"phase": "Pending", **status},
     }
 

@@ -327,9 +327,9 @@ def test_a_reason_is_one_short_line(conf: cfg.ConfigOpts, templates: Templates) 
 
 def test_pods_that_differ_only_in_how_far_they_are_are_equal() -> None:
     first = observe.pod(pod(**waiting("ContainerCreating")))
-    ready = observe.pod(pod(conditions=[{"type": "Ready", "status": "True"}]))
+    further = observe.pod(pod(conditions=[{"type": "PodScheduled", "status": "True"}]))
     broken = observe.pod(pod(**waiting("ErrImagePull", PULL)))
     again = observe.pod(
         pod(**waiting("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {PULL}'))
     )
-    assert first == ready != broken == again
+    assert first == further != broken == again

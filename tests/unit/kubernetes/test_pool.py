@@ -126,7 +126,7 @@ def make(
         driver.start(told.append)
         driver._guarded_until = float("inf")
         for item in seen:
-            kind = driver._deployments if "spec" in item else driver._pods
+            kind = driver._deployments if "template" in item["spec"] else driver._pods
             kind.put(item)  # type: ignore[attr-defined]
         told.clear()
         return driver

@@ -1,0 +1,113 @@
+"""Workers that were taken out of a pool for good: claimed, followed, let go.
+
+A claimed pod has left its pool's selector, so that the ReplicaSet makes another
+one, and has the Deployment itself as its controller: what drains or deletes
+pods takes it for an ordinary one. All that is known of it is what stands on it
+and what the watch has seen, so that any engine can go on with it.
+"""
+
+from collections.abc import Callable, Collection
+
+from oslo_log import log
+
+from qinling import exceptions
+from qinling.orchestrator import base
+from qinling.orchestrator.kubernetes import manifests, names, observe
+from qinling.orchestrator.kubernetes.client import Client
+from qinling.orchestrator.kubernetes.observe import Deployment, Pod
+from qinling.orchestrator.kubernetes.seen import Seen
+
+LOG = log.getLogger(__name__)
+
+_NOT_FOUND, _CONFLICT = 404, 409
+
+
+class Claims:
+    """:param path: of the pods. :param find: the Deployment of a pool, as it was seen."""
+
+    def __init__(
+        self,
+        client: Client,
+        path: str,
+        pods: Seen[Pod],
+        find: Callable[[str], Deployment | None],
+    ) -> None:
+        self._client = client
+        self._path = path
+        self._pods = pods
+        self._find = find
+
+    def claim(self, pool_id: str) -> base.Worker | None:
+        """As ``base.Orchestrator``: one request, unless somebody else was faster."""
+        owner = self._find(pool_id)
+        if owner is None or owner.ending:
+            # A pod that it owned would be deleted with it.
+            return None
+        overtaken = False
+        for pod in observe.claimable(owner, self._pods.of(pool_id)):
+            try:
+                self._pods.put(self._client.merge(self._path_of(pod), _claim(pod, owner, pool_id)))
+            except exceptions.ClusterRefusal as error:
+                if error.status not in (_CONFLICT, _NOT_FOUND):
+                    raise
+                overtaken |= error.status == _CONFLICT
+            else:
+                return base.Worker(pod.uid, pool_id, f"{pod.address}:{manifests.PORT}")
+        if overtaken:
+            # It may be free all the same: whatever else of it has changed is told to nobody.
+            raise exceptions.PoolBusy(f"Workers of pool {pool_id} have changed meanwhile.")
+        return None
+
+    def claimed(self, pool_id: str, known: Collection[str] = ()) -> dict[str, bool]:
+        """As ``base.Orchestrator``. Those that have died are deleted."""
+        there = {}
+        for pod in self._pods.of(pool_id):
+            if pod.lost:
+                if not pod.ending:
+                    LOG.warning("Worker %s, pod %s, is lost: %s", pod.uid, pod.name, pod.lost)
+                    self._delete(pod)
+            elif pod.claimed or pod.uid in known:
+                there[pod.uid] = not pod.ending
+        return there
+
+    def release(self, pool_id: str, worker_id: str) -> bool:
+        """As ``base.Orchestrator``: its SIGTERM has it drain, in its grace."""
+        pod = next((one for one in self._pods.of(pool_id) if one.uid == worker_id), None)
+        if pod is None:
+            return True
+        if not pod.ending:
+            self._delete(pod)
+        return False
+
+    def _delete(self, pod: Pod) -> None:
+        """Delete just this pod, and none that has its name meanwhile."""
+        try:
+            self._client.delete(self._path_of(pod), {"preconditions": {"uid": pod.uid}})
+        except exceptions.ClusterRefusal as error:
+            if error.status not in (_CONFLICT, _NOT_FOUND):
+                raise
+
+    def _path_of(self, pod: Pod) -> str:
+        return f"{self._path}/{pod.name}"
+
+
+def _claim(pod: Pod, owner: Deployment, pool_id: str) -> manifests.Manifest:
+    """A JSON merge patch: it alone can put one controller in the other's place."""
+    return {
+        "metadata": {
+            "resourceVersion": pod.version,
+            "labels": {names.STATE: names.CLAIMED},
+            "annotations": {names.RESTARTS: str(pod.restarts)},
+            "ownerReferences": [
+                {
+                    "apiVersion": "apps/v1",
+                    "kind": "Deployment",
+                    "name": names.deployment(pool_id),
+                    "uid": owner.uid,
+                    "controller": True,
+                    # Who may say so must be allowed to change the Deployment's finalizers.
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        }
+    }
