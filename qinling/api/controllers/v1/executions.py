@@ -61,7 +61,8 @@ class ExecutionsController(routing.Resource):
         if values["sync"]:
             row = self._dispatcher.start(values, function, caller)
         else:
-            row = self._db.write(executions.create, values | {"owner": None, "worker_id": None})
+            nobodys = values | {"owner": None, "worker_id": None}
+            row = self._db.write(executions.create, nobodys, function.revision)
             self._engine.execute(caller, row.id)
         return types.Execution.from_row(row)
 
