@@ -37,14 +37,20 @@ class Idle:
 
 
 def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: int) -> None:
-    """Want at least so many workers: of any number of askers for one more, one gets it."""
+    """Want at least so many workers: of any number of askers for one more, one gets it.
+
+    Who wants no more than are wanted already does not have them: they are looked at again.
+    """
     key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
     raised = connection.execute(
         sa.update(Table)
         .where(key, Table.c.wanted < wanted)
         .values(wanted=wanted, raised_at=timeutils.utcnow(), settled=False)
     )
-    if raised.rowcount or connection.execute(sa.select(Table.c.wanted).where(key)).first():
+    if raised.rowcount:
+        return
+    asked = connection.execute(sa.update(Table).where(key).values(settled=False))
+    if asked.rowcount:
         return
     new = {
         "function_id": function_id,

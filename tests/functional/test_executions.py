@@ -2,16 +2,15 @@
 
 import concurrent.futures
 import json
-import os
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.fixtures.deployment import Deployment
+from tests.fixtures.packages import package
 from tests.fixtures.process import wait_until
+from tests.fixtures.worker import kill_worker
 
 GREETER = """
 import time
@@ -133,17 +132,50 @@ def test_a_worker_that_was_killed_is_replaced_by_the_next_call(
     function = client.create_function(runtime_id, GREETER)
     client.execute(function["id"])
     [before] = client.workers(function["id"])
-    mark = f"QINLING_WORKER_ID={before}\0".encode()
-    [pid] = [
-        pid
-        for pid in deployment.worker_pids()
-        if mark in Path(f"/proc/{pid}/environ").read_bytes() + b"\0"
-    ]
-    os.kill(pid, signal.SIGKILL)
+    kill_worker(before)
     assert client.execute(function["id"])["status"] == "success"
     wait_until(
         lambda: before not in client.workers(function["id"]), 20, "the row of the dead worker gone"
     )
+
+
+def test_an_update_that_was_answered_never_runs_old_code(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, "def main(): return 0")
+    path = f"/v1/functions/{function['id']}"
+    assert output(client.execute(function["id"])) == 0
+    for number in range(1, 4):
+        content = package(main=f"def main(): return {number}")
+        answer = client.call("PUT", path, files={"package": ("package", content)})
+        assert answer.status_code == 200, answer.text
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            calls = [pool.submit(client.execute, function["id"]) for _ in range(3)]
+            assert {output(call.result()) for call in calls} == {number}
+
+
+def test_a_function_has_as_many_workers_as_it_is_scaled_to(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function_id = client.create_function(runtime_id, GREETER)["id"]
+
+    def scale(how: str, body: dict[str, int] | None, workers: int) -> None:
+        answer = client.call("POST", f"/v1/functions/{function_id}/{how}", json=body)
+        assert answer.status_code == 202, answer.text
+        what = f"{workers} workers after {how}"
+        wait_until(lambda: len(client.workers(function_id)) == workers, 30, what)
+
+    scale("scale_up", {"count": 1}, 1)
+    scale("scale_up", {"count": 2}, 3)
+    assert output(client.execute(function_id)) == "hello world"
+    scale("scale_down", {"count": 1}, 2)
+    # The last one is let go by detaching.
+    scale("scale_down", {"count": 5}, 1)
+    assert output(client.execute(function_id)) == "hello world"
+    scale("detach", None, 0)
+    assert output(client.execute(function_id)) == "hello world"
 
 
 def test_a_running_execution_that_is_deleted_is_stopped_and_its_caller_told(

@@ -209,7 +209,7 @@ def _lost(meta: Object, status: Object, containers: Sequence[Object]) -> str:
     """
     if status.get("phase") in ("Failed", "Succeeded"):
         return f"{status.get('reason') or status['phase']}: {status.get('message') or ''}"
-    runs = all((entry.get("state") or {}).get("running") for entry in containers)
+    runs = all("running" in (entry.get("state") or {}) for entry in containers)
     before = _number(meta.get("annotations") or {}, names.RESTARTS)
     if runs and _restarts(containers) == before:
         return ""

@@ -196,6 +196,26 @@ def test_a_worker_that_is_ending_gets_nothing_more_and_is_replaced_before_it_has
     assert pool.free == 3
 
 
+def test_who_wants_what_was_there_once_gets_it_again(
+    claims: Claims,
+    db: db_api.Database,
+    pool: Pool,
+    function: Callable[..., str],
+    runtime_id: str,
+) -> None:
+    pool.free = 5
+    function_id = function(wanted=1)
+    claims.reconcile(runtime_id)
+    [old] = having(db, function_id)
+    db.write(functions.update, db.read(functions.get, function_id), {"package": "1" * 64})
+    claims.reconcile(runtime_id)
+    # Whoever runs the new code finds no worker that has it, and says so.
+    db.write(demands.raise_to, function_id, 0, 1)
+    claims.reconcile(runtime_id)
+    [new] = having(db, function_id)
+    assert (new.revision, new.id) != (old.revision, old.id)
+
+
 def test_workers_with_old_code_are_let_go_and_their_rows_stay_until_they_are_gone(
     claims: Claims,
     db: db_api.Database,

@@ -1,0 +1,282 @@
+"""Claims: which pods are claimed by which requests, which are seen to live, and how they go."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from qinling import exceptions
+from qinling.orchestrator.base import Worker
+from qinling.orchestrator.kubernetes import names, observe
+from qinling.orchestrator.kubernetes.claims import Claims
+from qinling.orchestrator.kubernetes.manifests import Templates
+from qinling.orchestrator.kubernetes.seen import Seen
+from tests.unit.kubernetes.objects import POOL, Object, deployment, pod
+
+PODS = "/api/v1/namespaces/qinling/pods"
+RUNNING = {"name": "worker", "state": {"running": {}}, "restartCount": 0}
+READY = {
+    "phase": "Running",
+    "podIP": "192.0.2.7",
+    "conditions": [{"type": "Ready", "status": "True"}],
+    "containerStatuses": [RUNNING],
+}
+
+
+class Api:
+    """A double of the client: it notes what is sent, and refuses what a test says.
+
+    :ivar refused: statuses, by the names of pods.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.bodies: list[Object] = []
+        self.refused: dict[str, int] = {}
+        self.pods: dict[str, Object] = {}
+
+    def merge(self, path: str, body: Object) -> Object:
+        name = self._note("merge", path, body)
+        made = self.pods[name]
+        meta = {**made["metadata"], "resourceVersion": "60"}
+        for field in ("labels", "annotations"):
+            meta[field] = made["metadata"].get(field, {}) | body["metadata"][field]
+        return made | {"metadata": meta}
+
+    def delete(self, path: str, options: Object) -> None:
+        self._note("delete", path, options)
+
+    def _note(self, method: str, path: str, body: Object) -> str:
+        assert path.startswith(f"{PODS}/")
+        name = path.rpartition("/")[2]
+        self.calls.append((method, name))
+        self.bodies.append(body)
+        if name in self.refused:
+            raise exceptions.ClusterRefusal("refused", self.refused[name])
+        return name
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def seen(api: Api, told: list[str]) -> Callable[..., Seen[observe.Pod]]:
+    """What is seen of the pool, with pods put into it."""
+    found = Seen(observe.pod, told.append)
+
+    def see(*pods: Object) -> Seen[observe.Pod]:
+        for one in pods:
+            api.pods[one["metadata"]["name"]] = one
+            found.put(one)
+        told.clear()
+        return found
+
+    return see
+
+
+@pytest.fixture
+def make(
+    conf: cfg.ConfigOpts, api: Api, seen: Callable[..., Seen[observe.Pod]]
+) -> Callable[..., Claims]:
+    """Makes claims on a pool of these pods. Without `owner` there is no Deployment."""
+    found = observe.deployment(deployment(Templates(conf)))
+
+    def make(*pods: Object, owner: observe.Deployment | None = found) -> Claims:
+        return Claims(api, PODS, seen(*pods), lambda _: owner)  # type: ignore[arg-type]
+
+    return make
+
+
+def free(name: str, **meta: Any) -> Object:
+    """A worker that can be claimed."""
+    made = pod(name, **READY)
+    made["metadata"] |= meta
+    return made
+
+
+def claimed(name: str, restarts: int = 0, status: Object | None = None, **meta: Any) -> Object:
+    """A worker that was claimed when its container had restarted so often."""
+    made = free(name, annotations={names.RESTARTS: str(restarts)}, **meta)
+    made["metadata"]["labels"][names.STATE] = names.CLAIMED
+    made["status"] = made["status"] | (status or {})
+    return made
+
+
+def test_a_ready_pod_is_claimed_by_one_guarded_request(
+    make: Callable[..., Claims], api: Api
+) -> None:
+    claims = make(free("one"))
+    assert claims.claim(POOL) == Worker("uid-of-one", POOL, "192.0.2.7:9090")
+    assert api.calls == [("merge", "one")]
+    [body] = api.bodies
+    assert body["metadata"]["resourceVersion"] == "50"
+    assert body["metadata"]["labels"] == {names.STATE: names.CLAIMED}
+    [owner] = body["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"]) == ("Deployment", f"runtime-{POOL}")
+    assert (owner["uid"], owner["controller"]) == ("uid-of-deployment", True)
+    # It is nobody's any more before the watch has said so.
+    assert claims.claim(POOL) is None
+    assert api.calls == [("merge", "one")]
+    assert claims.claimed(POOL) == {"uid-of-one": True}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        claimed("other"),
+        free("other", deletionTimestamp="2026-01-31T12:00:00Z"),
+        pod("other", **READY | {"conditions": [{"type": "Ready", "status": "False"}]}),
+        pod("other", **READY | {"podIP": None}),
+    ],
+    ids=["claimed", "ending", "not ready", "without an address"],
+)
+def test_no_other_pod_is_claimed(make: Callable[..., Claims], api: Api, other: Object) -> None:
+    assert make(other).claim(POOL) is None
+    assert api.calls == []
+
+
+def test_nothing_is_claimed_of_a_pool_whose_deployment_is_not_there_or_going(
+    make: Callable[..., Claims], api: Api, conf: cfg.ConfigOpts
+) -> None:
+    going = deployment(Templates(conf), deletionTimestamp="2026-01-31T12:00:00Z")
+    for owner in (None, observe.deployment(going)):
+        assert make(free("one"), owner=owner).claim(POOL) is None
+    assert api.calls == []
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_who_was_not_the_first_takes_the_next(
+    make: Callable[..., Claims], api: Api, status: int
+) -> None:
+    api.refused["one"] = status
+    worker = make(free("one"), free("two")).claim(POOL)
+    assert worker is not None
+    assert worker.id == "uid-of-two"
+    assert api.calls == [("merge", "one"), ("merge", "two")]
+
+
+def test_who_was_too_late_for_all_is_to_ask_again_as_they_may_be_free_yet(
+    make: Callable[..., Claims], api: Api
+) -> None:
+    api.refused |= {"one": 409, "two": 404}
+    claims = make(free("one"), free("two"))
+    with pytest.raises(exceptions.PoolBusy):
+        claims.claim(POOL)
+    api.refused["one"] = 404
+    assert claims.claim(POOL) is None
+
+
+def test_a_refusal_is_told(make: Callable[..., Claims], api: Api) -> None:
+    api.refused["one"] = 403
+    with pytest.raises(exceptions.ClusterRefusal):
+        make(free("one"), free("two")).claim(POOL)
+    assert api.calls == [("merge", "one")]
+
+
+def test_workers_of_the_image_asked_for_last_come_first(
+    make: Callable[..., Claims], api: Api
+) -> None:
+    old = free("a-old", creationTimestamp="2026-01-01T00:00:00Z")
+    old["spec"] = {"containers": [{"name": "worker", "image": "older"}]}
+    claims = make(old, free("new"))
+    assert [claims.claim(POOL) is not None for _ in range(3)] == [True, True, False]
+    assert api.calls == [("merge", "new"), ("merge", "a-old")]
+
+
+def test_claimed_workers_are_told_of_and_those_that_are_ending_as_such(
+    make: Callable[..., Claims],
+) -> None:
+    ending = claimed("ending", deletionTimestamp="2026-01-31T12:00:00Z")
+    claims = make(claimed("one"), ending, free("free"), pod("starting"))
+    assert claims.claimed(POOL) == {"uid-of-one": True, "uid-of-ending": False}
+
+
+def test_what_another_engine_has_claimed_a_moment_ago_is_not_taken_for_dead(
+    make: Callable[..., Claims],
+) -> None:
+    claims = make(free("one"), free("two"))
+    assert claims.claimed(POOL, {"uid-of-one", "uid-of-gone"}) == {"uid-of-one": True}
+
+
+ENDED = {"terminated": {"exitCode": 137, "reason": "Error"}}
+LOST = {
+    "evicted": {"phase": "Failed", "reason": "Evicted", "message": "Usage of EmptyDir"},
+    "ended": {"containerStatuses": [RUNNING | {"state": ENDED}]},
+    "waiting": {
+        "containerStatuses": [RUNNING | {"state": {"waiting": {}}, "lastState": ENDED}],
+    },
+    "started anew": {"containerStatuses": [RUNNING | {"restartCount": 1, "lastState": ENDED}]},
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_claimed_worker_that_is_not_what_it_was_is_deleted_and_told_of_no_more(
+    make: Callable[..., Claims], api: Api, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    claims = make(claimed("one", status=LOST[how]), claimed("two"))
+    assert claims.claimed(POOL, {"uid-of-one", "uid-of-two"}) == {"uid-of-two": True}
+    assert api.calls == [("delete", "one")]
+    assert api.bodies == [{"preconditions": {"uid": "uid-of-one"}}]
+    why = "Evicted: Usage of EmptyDir" if how == "evicted" else "it exited with code 137"
+    assert f"Worker uid-of-one, pod one, is lost: {why}" in caplog.text
+
+
+def test_what_restarted_before_it_was_claimed_is_well(
+    make: Callable[..., Claims], api: Api
+) -> None:
+    status = {"containerStatuses": [RUNNING | {"restartCount": 2, "lastState": ENDED}]}
+    claims = make(pod("one", **READY | status))
+    assert claims.claim(POOL) is not None
+    assert claims.claimed(POOL) == {"uid-of-one": True}
+    assert api.calls == [("merge", "one")]
+
+
+def test_a_claimed_worker_that_is_not_ready_lives(make: Callable[..., Claims]) -> None:
+    busy = {"conditions": [{"type": "Ready", "status": "False"}]}
+    assert make(claimed("one", status=busy)).claimed(POOL) == {"uid-of-one": True}
+
+
+@pytest.mark.parametrize("status", [None, 404, 409])
+def test_a_worker_is_let_go_by_its_uid_and_is_gone_when_it_is_seen_no_more(
+    make: Callable[..., Claims],
+    api: Api,
+    seen: Callable[..., Seen[observe.Pod]],
+    status: int | None,
+) -> None:
+    one = claimed("one")
+    claims = make(one, claimed("two"))
+    if status is not None:
+        api.refused["one"] = status
+    assert not claims.release(POOL, "uid-of-one")
+    assert api.calls == [("delete", "one")]
+    assert api.bodies == [{"preconditions": {"uid": "uid-of-one"}}]
+    ending = claimed("one", resourceVersion="70", deletionTimestamp="2026-01-31T12:00:00Z")
+    seen(ending)
+    assert not claims.release(POOL, "uid-of-one")
+    assert len(api.calls) == 1
+    seen().drop(ending)
+    assert claims.release(POOL, "uid-of-one")
+
+
+def test_whoever_waits_is_told_of_what_matters_to_them(
+    seen: Callable[..., Seen[observe.Pod]], told: list[str]
+) -> None:
+    found = seen(pod("one"))
+    for step in (
+        free("one", resourceVersion="51"),
+        claimed("one", resourceVersion="52"),
+        claimed("one", resourceVersion="54", deletionTimestamp="2026-01-31T12:00:00Z"),
+    ):
+        found.put(step)
+        assert told == [POOL]
+        told.clear()
+    found.drop(claimed("one"))
+    assert told == [POOL]
