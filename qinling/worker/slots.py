@@ -163,14 +163,10 @@ class Slots:
         """:raises Unimportable: it imports for itself, and that fails."""
         until = time.monotonic() + _PATIENCE
         while True:
-            if self._zygote is None or self._zygote.has_ended():
-                if self._zygote is not None:
-                    self._zygote.close()
-                self._zygote = None
-                self._zygote = self._fork_zygote()
+            zygote = self._living_zygote()
             child = Child(self._function.max_result_size + FRAME)
             try:
-                self._zygote.command(FORK_SLOT, child.theirs)
+                zygote.command(FORK_SLOT, child.theirs)
                 child.meet()
                 break
             except (OSError, Gone) as error:
@@ -181,6 +177,14 @@ class Slots:
                 time.sleep(_PAUSE)
         self._import(child)
         return Slot(child, child.resident() + self._function.memory_size)
+
+    def _living_zygote(self) -> Child:
+        if self._zygote is not None and self._zygote.has_ended():
+            self._zygote.close()
+            self._zygote = None
+        if self._zygote is None:
+            self._zygote = self._fork_zygote()
+        return self._zygote
 
     def _fork_zygote(self) -> Child:
         """A zygote that has imported the function or, where that cannot be shared, a clean one."""
