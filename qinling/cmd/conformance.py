@@ -144,8 +144,8 @@ def is_asked_by_its_own(server: Server) -> None:
     for headers in ({}, signing.sign_request(bytes(signing.KEY_SIZE), "POST", "/execute", body)):
         expect(server.ask("POST", "/execute", body, headers), 401)
     expect(server.ask("POST", "/drain", b"", {}), 401)
-    assert server.key is not None
-    headers = signing.sign_request(server.key, "POST", "/execute", body)
+    key = bytes.fromhex(server.order["key"])
+    headers = signing.sign_request(key, "POST", "/execute", body)
     expect(server.ask("POST", "/execute", body, headers), 200)
     expect(server.ask("POST", "/execute", body, headers), 401)
 

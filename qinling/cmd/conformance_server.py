@@ -96,21 +96,18 @@ class Server:
 
         :param headers: in place of a signature, which is there once there is a key.
         """
-        signs = headers is None and self.key is not None
-        if signs:
-            assert self.key is not None
-            headers = signing.sign_request(self.key, method, path, body)
+        key, nonce = self.key if headers is None else None, ""
+        if key is not None:
+            headers = signing.sign_request(key, method, path, body)
+            nonce = headers[signing.NONCE]
         connection = http.client.HTTPConnection(HOST, self.port, timeout=wait)
         with contextlib.closing(connection):
             connection.request(method, path, body, dict(headers or {}))
             answer = connection.getresponse()
             content = answer.read()
-        if signs and answer.status != 401:
-            assert self.key is not None
-            assert headers is not None
-            nonce = headers[signing.NONCE]
+        if key is not None and answer.status != 401:
             try:
-                signing.check_answer(self.key, answer.status, nonce, answer.headers.get, content)
+                signing.check_answer(key, answer.status, nonce, answer.headers.get, content)
             except signing.Unsigned as error:
                 raise Broken(f"the answer to {method} {path}: {error}") from error
         try:

@@ -361,6 +361,8 @@ def test_a_timeout_ends_what_was_daemonised_too(worker: Worker) -> None:
 def test_an_idle_slot_that_is_killed_is_noticed_before_it_is_used(worker: Worker) -> None:
     pids = [do(worker, "ok")["output"] for _ in range(2)]
     os.kill(pids[-1], signal.SIGKILL)
+    stat = Path(f"/proc/{pids[-1]}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", 10, "it has ended")
     answer = do(worker, "ok")
     assert answer["status"] == "success"
     assert answer["output"] != pids[-1]
