@@ -1,4 +1,4 @@
-"""``openstack function create|list|show|update|download|delete`` of python-qinlingclient.
+"""``openstack function …`` of python-qinlingclient: functions, their versions and aliases.
 
 What only the client does is told here where it surprises: ``--file`` makes a zip of one file, an
 update names the source beside the fields and loses what Swift needs, and a name is looked up in
@@ -77,7 +77,15 @@ class Walk:
         assert changed["code"] != one["code"]
         assert (changed["entry"], changed["description"]) == ("lib.run.go", "moved")
         self._fails("package: it is the one", "update", one["id"], "--package", str(package))
-        self._fails("swift: ", "update", one["id"], "--container", "a", "--object", "b")
+        self._fails(
+            "swift: container and object are lost",
+            "update",
+            one["id"],
+            "--container",
+            "a",
+            "--object",
+            "b",
+        )
         swift = ("--runtime", runtime["id"], "--container", "a", "--object", "b")
         self._fails("Swift are not served yet", "create", *swift)
 
@@ -86,10 +94,36 @@ class Walk:
         assert target.read_bytes() == package.read_bytes()
         self._fails("has no package", "download", image["id"])
 
+        self._walk_versions(one["id"])
         deleted = self._client.run("function", "delete", one["id"], two["id"], "an image")
         assert deleted.returncode == 0, deleted.stderr
         assert run("function", "list") == []
         self._fails("does not exist. (HTTP 404)", "show", one["id"])
+
+    def _walk_versions(self, function_id: str) -> None:
+        """Versions and aliases of a function of that id, all gone at the end."""
+        run = self._client.json
+        version = run("function", "version", "create", "three", "--description", "the first")
+        assert (version["version_number"], version["description"]) == (1, "the first")
+        assert version["count"] == 0
+        rows = run("function", "version", "list", function_id)
+        assert [row["Version_number"] for row in rows] == [1]
+        assert run("function", "version", "show", function_id, "1")["id"] == version["id"]
+        self._fails("has not changed since", "version", "create", function_id)
+
+        made = run("function", "alias", "create", "prod", "--function", function_id)
+        assert (made["name"], made["function_id"]) == ("prod", function_id)
+        assert (made["function_version"], made["description"]) == (0, "")
+        moved = run("function", "alias", "update", "prod", "--function-version", "1")
+        assert (moved["function_version"], moved["function_id"]) == (1, function_id)
+        assert [row["Name"] for row in run("function", "alias", "list")] == ["prod"]
+        assert run("function", "alias", "show", "prod")["function_version"] == 1
+        self._fails("while aliases use it", "version", "delete", function_id, "1")
+
+        for command in (("alias", "delete", "prod"), ("version", "delete", function_id, "1")):
+            done = self._client.run("function", *command)
+            assert done.returncode == 0, done.stderr
+        self._fails("Alias prod does not exist. (HTTP 404)", "alias", "show", "prod")
 
     def _fails(self, words: str, *command: str) -> None:
         done = self._client.run("function", *command)
