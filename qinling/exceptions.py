@@ -51,6 +51,13 @@ class Conflict(QinlingError):
     code = 409
 
 
+class FunctionChanged(Conflict):
+    """The function has changed since it was read: read again, or give up."""
+
+    def __init__(self, function_id: str) -> None:
+        super().__init__(f"Function {function_id} is being changed by others; try again.")
+
+
 class LengthRequired(QinlingError):
     code = 411
 

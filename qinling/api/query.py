@@ -31,13 +31,19 @@ class Query:
 
     :param fields: the type (``TEXT``, ``BOOLEAN``, ``TIME``, ``NUMBER``) of each field
         that the list can be filtered and sorted by.
+    :param marker: the field that the marker names a row by.
     :raises BadRequest: anything in it is unknown or malformed.
     """
 
     def __init__(
-        self, request: webob.Request, fields: Mapping[str, str], conf: cfg.ConfigOpts
+        self,
+        request: webob.Request,
+        fields: Mapping[str, str],
+        conf: cfg.ConfigOpts,
+        marker: str = "id",
     ) -> None:
         self._request = request
+        self._marker = marker
         self._fields = fields
         self._given = _parse(request.environ[QUERY])
         self.all_projects = _boolean("all_projects", self._one("all_projects") or "false")
@@ -47,7 +53,8 @@ class Query:
             filters=self._filters(),
             sorts=self._sorts(),
             limit=limit or conf.api.unpaged_limit,
-            marker=self._one("marker"),
+            marker=self._marker_value(),
+            marker_field=marker,
         )
         cursor = self._one("cursor")
         if cursor is not None:
@@ -63,7 +70,8 @@ class Query:
         if page.cursor is None:
             return None
         kept = [given for given in self._given if given[0] not in ("marker", "cursor")]
-        query = urlencode([*kept, ("marker", page.rows[-1].id), ("cursor", page.cursor)])
+        marker = getattr(page.rows[-1], self._marker)
+        query = urlencode([*kept, ("marker", marker), ("cursor", page.cursor)])
         return f"{self._request.path_url}?{query}"
 
     def _one(self, name: str) -> str | None:
@@ -71,6 +79,10 @@ class Query:
         if len(values) > 1:
             raise exceptions.BadRequest(f"{name} is given {len(values)} times.")
         return values[0] if values else None
+
+    def _marker_value(self) -> Any:
+        text = self._one("marker")
+        return None if text is None else self._value(self._marker, text, "marker")
 
     def _after(self, cursor: str) -> tuple[Any, ...]:
         after = lists.decode_cursor(cursor, self.listing)
@@ -134,16 +146,18 @@ class Query:
             return lists.Filter(name, operator, [self._value(name, one) for one in values])
         return lists.Filter(name, operator, self._value(name, value))
 
-    def _value(self, name: str, text: str) -> Any:
+    def _value(self, name: str, text: str, parameter: str | None = None) -> Any:
+        """A value of the field ``name``, which is given as ``parameter`` (by default its own)."""
+        parameter = parameter or name
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            raise exceptions.BadRequest(f"{name}: the value has a character that no text has.")
+            raise exceptions.BadRequest(f"{parameter}: the value has a character that no text has.")
         match self._fields[name]:
             case "boolean":
-                return _boolean(name, text)
+                return _boolean(parameter, text)
             case "time":
-                return self._time(name, text)
+                return self._time(parameter, text)
             case "number":
-                return self._number(name, text)
+                return self._number(parameter, text)
             case _:
                 return text
 

@@ -8,6 +8,7 @@ from qinling import conf, rpc, storage
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
+from qinling.db import stores
 
 LOG = log.getLogger(__name__)
 
@@ -16,7 +17,7 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-api")
     db = db_api.Database(options)
     db.check()
-    storage.load(options).prepare()
+    db.write(stores.check, storage.load(options).prepare(), options.storage.directory)
     client = rpc.EngineClient(options)
     http = server.HttpServer(
         app.build(options, db, client), options.api.host, options.api.port, options.api.threads

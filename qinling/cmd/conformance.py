@@ -2,105 +2,35 @@
 
 For whoever builds an image for a runtime. It starts the server as Qinling does,
 asks it what Qinling asks, ends it as Qinling does, and says of each point
-whether it was met. The contract is doc/source/admin/runtime-image.rst.
+whether it was met. The contract is doc/source/admin/runtime-image.rst, which
+also says what the function does that is run.
 """
 
 import argparse
 import contextlib
 import http.client
 import json
-import os
 import shlex
-import signal
 import socket
-import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-HOST = "127.0.0.1"
-# Seconds that an idle worker may take to end, and between two questions.
-_END = 5.0
-_PAUSE = 0.05
-
-
-class Broken(Exception):
-    """A point of the contract that was not met."""
-
-
-class Server:
-    """One run of the server under test."""
-
-    def __init__(self, command: Sequence[str], startup: float) -> None:
-        self.worker_id = str(uuid.uuid4())
-        self._startup = startup
-        with socket.create_server((HOST, 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
-                "QINLING_WORKER_ID": self.worker_id,
-                "QINLING_WORKER_HOST": HOST,
-                "QINLING_WORKER_PORT": str(self.port),
-            },
-        )
-
-    def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def ask(self, method: str, path: str) -> tuple[int, Any]:
-        """Status and JSON of an answer; the JSON is None where there is none."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=_END)
-        with contextlib.closing(connection):
-            connection.request(method, path)
-            return read(connection)
-
-    def wait_ready(self) -> dict[str, Any]:
-        """Its health, as soon as it is ready.
-
-        :raises Broken: it is not in time.
-        """
-        deadline = time.monotonic() + self._startup
-        last = "nobody listens"
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise Broken(f"it ended with code {self.process.returncode} before it was ready")
-            try:
-                status, health = self.ask("GET", "/healthz")
-                if status == 200 and isinstance(health, dict):
-                    return health
-                last = f"it answers {status}"
-            except OSError as error:
-                last = error.strerror or str(error)
-            time.sleep(_PAUSE)
-        raise Broken(f"it is not ready after {self._startup:g} s: {last}")
-
-    def wait_end(self) -> None:
-        """:raises Broken: it has not ended in time, or not well."""
-        try:
-            code = self.process.wait(_END)
-        except subprocess.TimeoutExpired as error:
-            raise Broken(f"it is idle and has not ended after {_END:g} s") from error
-        if code != 0:
-            raise Broken(f"it ended with code {code} and not with 0")
-
-
-def read(connection: http.client.HTTPConnection) -> tuple[int, Any]:
-    """The next answer on a connection."""
-    answer = connection.getresponse()
-    content = answer.read()
-    try:
-        return answer.status, json.loads(content)
-    except ValueError:
-        return answer.status, None
+from qinling.cmd.conformance_server import (
+    BROKEN,
+    CONCURRENCY,
+    END,
+    GOOD,
+    HOST,
+    TIMEOUT,
+    Broken,
+    Server,
+    pack,
+    read,
+)
+from qinling.worker import signing
 
 
 def is_healthy(server: Server) -> None:
@@ -126,7 +56,7 @@ def keeps_boot_id(server: Server) -> None:
 def keeps_connections(server: Server) -> None:
     """Connections are kept open between two requests (HTTP/1.1)."""
     server.wait_ready()
-    connection = http.client.HTTPConnection(HOST, server.port, timeout=_END)
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=END)
     with contextlib.closing(connection):
         connection.connect()
         first = connection.sock
@@ -142,7 +72,7 @@ def answers_beside_the_silent(server: Server) -> None:
     server.wait_ready()
     with contextlib.ExitStack() as silent:
         for _ in range(8):
-            silent.enter_context(socket.create_connection((HOST, server.port), _END))
+            silent.enter_context(socket.create_connection((HOST, server.port), END))
         if server.ask("GET", "/healthz")[0] != 200:
             raise Broken("it is not healthy while others are connected")
 
@@ -173,10 +103,150 @@ def ends_on_sigterm(server: Server) -> None:
 
 def is_another_boot(server: Server) -> None:
     """Each start has a boot_id of its own."""
-    other = Server(server.process.args, server._startup)  # type: ignore[arg-type]
+    other = Server(server.process.args, server._startup, b"")  # type: ignore[arg-type]
     with contextlib.closing(other):
         if server.wait_ready()["boot_id"] == other.wait_ready()["boot_id"]:
             raise Broken("two starts had the same boot_id")
+
+
+def takes_a_function(server: Server) -> None:
+    """``POST /specialize`` takes a function, and answers the same one again as before."""
+    first = server.specialize()
+    expect(first, 200, worker_id=server.worker_id, imported=True, error=None)
+    if server.specialize() != first:
+        raise Broken("the same function again is answered otherwise")
+    expect(server.specialize(revision=2), 409)
+
+
+def refuses_what_is_no_function(server: Server) -> None:
+    """A function for another worker is 421; one without an entry, or no zip, is 400."""
+    server.wait_ready()
+    expect(server.specialize(boot_id="another"), 421)
+    expect(server.specialize(worker_id="another"), 421)
+    expect(server.specialize(entry=None), 400)
+    expect(server.specialize(b"no zip"), 400)
+    expect(server.specialize(), 200)
+
+
+def tells_of_a_broken_import(server: Server) -> None:
+    """A function that cannot be imported is taken, and each of its executions has failed."""
+    status, answer = server.specialize(pack(BROKEN))
+    expect((status, answer), 200, imported=False)
+    told = server.run({"do": "print"}, status="failed")
+    if "as asked" not in told["log"]:
+        raise Broken("the log has no traceback of the import")
+
+
+def is_asked_by_its_own(server: Server) -> None:
+    """From then on what is not signed with the key, or was seen before, is 401."""
+    expect(server.specialize(), 200)
+    body = json.dumps(server.request({"do": "print"})).encode()
+    for headers in ({}, signing.sign_request(bytes(signing.KEY_SIZE), "POST", "/execute", body)):
+        expect(server.ask("POST", "/execute", body, headers), 401)
+    expect(server.ask("POST", "/drain", b"", {}), 401)
+    key = bytes.fromhex(server.order["key"])
+    headers = signing.sign_request(key, "POST", "/execute", body)
+    expect(server.ask("POST", "/execute", body, headers), 200)
+    expect(server.ask("POST", "/execute", body, headers), 401)
+
+
+def executes(server: Server) -> None:
+    """``POST /execute`` runs the function, and answers what it returned and printed."""
+    expect(server.specialize(), 200)
+    told = server.run({"do": "print", "text": "é"}, status="success", output="é")
+    if told["log"] != "print\n":
+        raise Broken(f"the log is {told['log']!r} and not what was printed")
+    if not isinstance(told.get("duration"), int | float):
+        raise Broken("duration is missing")
+
+
+def tells_of_a_failure(server: Server) -> None:
+    """What the function raises is its output; ``failed``, with a traceback in the log."""
+    expect(server.specialize(), 200)
+    told = server.run({"do": "raise", "text": "words"}, status="failed")
+    if "words" not in str(told["output"]) or "words" not in told["log"]:
+        raise Broken("what was raised is not in output and log")
+
+
+def ends_what_takes_too_long(server: Server) -> None:
+    """What runs past its timeout is ended and told, and the function is served still."""
+    expect(server.specialize(), 200)
+    told = server.run({"do": "print", "seconds": 600}, status="failed")
+    if "Function execution timeout" not in str(told["output"]) or told["duration"] < TIMEOUT:
+        raise Broken(f"it is told as {told['output']!r}, after {told['duration']} s")
+    server.run({"do": "print", "text": "on"}, status="success", output="on")
+
+
+def refuses_more_than_it_may_run(server: Server) -> None:
+    """More than ``concurrency`` at once is 429; of another revision or boot, 421. None is run."""
+    expect(server.specialize(), 200)
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        running = [server.request({"do": "print", "seconds": 1}) for _ in range(CONCURRENCY)]
+        asked = [pool.submit(server.execute, request) for request in running]
+        for request in running:
+            server.wait_for(f"/executions/{request['execution_id']}", 202)
+        refused = server.request({"do": "print"})
+        expect(server.execute(refused), 429)
+        expect(server.execute(server.request({}, revision=2)), 421)
+        expect(server.execute(server.request({}, boot_id="another")), 421)
+        for each in asked:
+            expect(each.result(), 200, status="success")
+    expect(server.ask("GET", f"/executions/{refused['execution_id']}"), 404)
+
+
+def knows_executions(server: Server) -> None:
+    """An execution is known by its id until it is acknowledged, and never run twice."""
+    expect(server.specialize(), 200)
+    request = server.request({"do": "print", "seconds": 0.5})
+    path = f"/executions/{request['execution_id']}"
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(server.execute, request) for _ in range(2)]
+        expect((202, server.wait_for(path, 202)), 202, status="running")
+        answers = [each.result() for each in asked]
+    answers += [server.execute(request), server.ask("GET", path)]
+    if any(answer != answers[0] for answer in answers):
+        raise Broken("the same execution was answered in different ways")
+    for _ in range(2):
+        expect(server.ask("DELETE", path), 204)
+    expect(server.ask("GET", path), 404)
+
+
+def cancels(server: Server) -> None:
+    """``DELETE`` of a running execution ends it: ``cancelled``."""
+    expect(server.specialize(), 200)
+    request = server.request({"do": "print", "seconds": 600})
+    path = f"/executions/{request['execution_id']}"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.execute, request)
+        server.wait_for(path, 202)
+        expect(server.ask("DELETE", path), 204)
+        expect(asked.result(), 200, status="cancelled")
+
+
+def drains_when_it_is_done(server: Server) -> None:
+    """Draining, it ends what is in flight and takes no more (410); then it ends, with code 0."""
+    expect(server.specialize(), 200)
+    request = server.request({"do": "print", "seconds": 1})
+    path = f"/executions/{request['execution_id']}"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.execute, request)
+        server.wait_for(path, 202)
+        expect(server.ask("POST", "/drain"), 202)
+        expect(server.execute(server.request({})), 410)
+        expect(asked.result(), 200, status="success")
+    expect(server.ask("GET", path), 200, status="success")
+    expect(server.ask("DELETE", path), 204)
+    server.wait_end()
+
+
+def expect(answer: tuple[int, Any], status: int, /, **fields: Any) -> None:
+    """:raises Broken: the answer has another status, or something else in a field."""
+    found, content = answer
+    if found != status:
+        raise Broken(f"it answers {found} and not {status}: {content}")
+    for name, value in fields.items():
+        if not isinstance(content, dict) or content.get(name) != value:
+            raise Broken(f"{name} is not {value!r}: {content}")
 
 
 POINTS: tuple[Callable[[Server], None], ...] = (
@@ -188,15 +258,31 @@ POINTS: tuple[Callable[[Server], None], ...] = (
     refuses_the_unknown,
     drains,
     ends_on_sigterm,
+    takes_a_function,
+    refuses_what_is_no_function,
+    tells_of_a_broken_import,
+    is_asked_by_its_own,
+    executes,
+    tells_of_a_failure,
+    ends_what_takes_too_long,
+    refuses_more_than_it_may_run,
+    knows_executions,
+    cancels,
+    drains_when_it_is_done,
 )
 
 
-def verdicts(command: Sequence[str], startup: float) -> Iterator[tuple[str, str | None]]:
+def verdicts(
+    points: Iterable[Callable[[Server], None]],
+    command: Sequence[str],
+    startup: float,
+    package: bytes,
+) -> Iterator[tuple[str, str | None]]:
     """Each point of the contract, and what is wrong with it or None."""
-    for point in POINTS:
+    for point in points:
         words = (point.__doc__ or point.__name__).strip()
         try:
-            with contextlib.closing(Server(command, startup)) as server:
+            with contextlib.closing(Server(command, startup, package)) as server:
                 point(server)
         except Broken as error:
             yield words, str(error)
@@ -217,9 +303,26 @@ def main() -> int:
     parser.add_argument(
         "--startup", type=float, default=30.0, help="seconds until it must be ready (%(default)s)"
     )
+    parser.add_argument(
+        "--package",
+        type=Path,
+        help="a zip with the function in the server's language; needed for none of Python "
+        "and JavaScript",
+    )
+    names = {point.__name__: point for point in POINTS}
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=names,
+        metavar="POINT",
+        help=f"check this alone; may be given again ({', '.join(names)})",
+    )
     arguments = parser.parse_args()
+    points = [names[name] for name in arguments.only or names]
+    package = arguments.package.read_bytes() if arguments.package else pack(GOOD)
+    command = shlex.split(arguments.command)
     broken = 0
-    for words, fault in verdicts(shlex.split(arguments.command), arguments.startup):
+    for words, fault in verdicts(points, command, arguments.startup, package):
         print(f"{'ok    ' if fault is None else 'BROKEN'}  {words}")
         if fault is not None:
             broken += 1

@@ -7,6 +7,7 @@ from oslo_log import log
 from qinling import conf, rpc, storage
 from qinling.cmd import service
 from qinling.db import api as db_api
+from qinling.db import stores
 from qinling.engine import service as engine_service
 
 LOG = log.getLogger(__name__)
@@ -16,7 +17,7 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-engine")
     db = db_api.Database(options)
     db.check()
-    storage.load(options).marker()
+    db.write(stores.check, storage.load(options).marker(), options.storage.directory)
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-engine", process.fail)
     bus = rpc.EngineServer(options, engine)

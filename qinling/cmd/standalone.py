@@ -13,7 +13,7 @@ from qinling import conf, exceptions, storage
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
-from qinling.db import migration
+from qinling.db import migration, stores
 from qinling.engine import service as engine_service
 
 OPTIONS = [
@@ -79,7 +79,7 @@ def prepare(argv: Sequence[str]) -> int:
     db = db_api.Database(options)
     if migration.current(db.engine()) != migration.head():
         migration.upgrade(db.engine())
-    storage.load(options).prepare()
+    db.write(stores.check, storage.load(options).prepare(), options.storage.directory)
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-standalone", process.fail, bound=True)
     http = server.HttpServer(

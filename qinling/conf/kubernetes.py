@@ -45,8 +45,15 @@ OPTS = [
         help="With `url`: file of the certificate authorities (PEM) that the API server's "
         "certificate is checked against; those of the host by default.",
     ),
-    cfg.StrOpt("client_cert_file", help="With `url`: file of the client certificate (PEM)."),
-    cfg.StrOpt("client_key_file", help="With `url`: file of the client certificate's key (PEM)."),
+    cfg.StrOpt(
+        "client_cert_file",
+        help="With `url`: file of the client certificate (PEM). It and its key are read again "
+        "when they change.",
+    ),
+    cfg.StrOpt(
+        "client_key_file",
+        help="With `url`: file of the client certificate's key (PEM), without a passphrase.",
+    ),
     cfg.StrOpt(
         "token_file",
         help="With `url`: file with a bearer token. It is read again when it changes.",
@@ -63,7 +70,8 @@ OPTS = [
         default=15.0,
         min=1.0,
         max=300.0,
-        help="How long the API server may take for an answer (seconds).",
+        help="How long the API server may take for an answer, and a credential plugin of the "
+        "kubeconfig to end (seconds).",
     ),
     cfg.IntOpt(
         "progress_deadline",

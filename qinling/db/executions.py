@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from oslo_utils import timeutils
 
 from qinling import exceptions
+from qinling.db import function_versions, models, services
 from qinling.db import listing as lists
-from qinling.db import models, services
 from qinling.states import ExecutionStatus
 
 Table: sa.Table = models.Execution.__table__  # type: ignore[assignment]
@@ -45,7 +45,10 @@ _INSERT_LOG = sa.insert(_Logs)
 _FIND = sa.select(*_COLUMNS).where(Table.c.id == sa.bindparam("execution_id"))
 _COUNT = (
     sa.update(_Functions)
-    .where(_Functions.c.id == sa.bindparam("counted"))
+    .where(
+        _Functions.c.id == sa.bindparam("counted"),
+        _Functions.c.revision == sa.bindparam("at_revision"),
+    )
     .values(count=_Functions.c.count + 1)
 )
 _SEND = (
@@ -54,6 +57,10 @@ _SEND = (
         Table.c.id == sa.bindparam("execution_id"),
         Table.c.owner == sa.bindparam("sender"),
         Table.c.status == ExecutionStatus.RUNNING,
+        sa.exists().where(
+            _Functions.c.id == sa.bindparam("of_function"),
+            _Functions.c.revision == sa.bindparam("at_revision"),
+        ),
     )
     .values(worker_id=sa.bindparam("to_worker"))
 )
@@ -88,10 +95,11 @@ def _execution(row: sa.Row[Any]) -> Execution:
     return Execution(**values)
 
 
-def create(connection: sa.Connection, values: dict[str, Any]) -> Execution:
+def create(connection: sa.Connection, values: dict[str, Any], revision: int) -> Execution:
     """Accept an execution, and count it.
 
-    :raises NotFound: its function has gone meanwhile.
+    :raises FunctionChanged: its function is no longer at ``revision``.
+    :raises NotFound: the version has gone meanwhile.
     """
     execution = Execution(
         **values,
@@ -101,9 +109,12 @@ def create(connection: sa.Connection, values: dict[str, Any]) -> Execution:
         result=None,
     )
     connection.execute(_INSERT, {name: getattr(execution, name) for name in _NAMES})
+    if execution.function_version:
+        function_versions.count(connection, execution.function_id, execution.function_version)
     # Last: all executions of a function wait for each other here until they have committed.
-    if not connection.execute(_COUNT, {"counted": execution.function_id}).rowcount:
-        raise exceptions.NotFound.of("Function", execution.function_id)
+    counted = {"counted": execution.function_id, "at_revision": revision}
+    if not connection.execute(_COUNT, counted).rowcount:
+        raise exceptions.FunctionChanged(execution.function_id)
     return execution
 
 
@@ -149,26 +160,33 @@ def take(connection: sa.Connection, execution_id: str, owner: str) -> Execution 
     return find(connection, execution_id) if taken.rowcount else None
 
 
-def inherit(connection: sa.Connection, execution_id: str, lost: str, owner: str) -> bool:
-    """Own an execution whose owner is gone."""
-    result = connection.execute(
+def inherit(connection: sa.Connection, orphan: Execution, owner: str) -> Execution | None:
+    """Own an execution whose owner is gone; returns as ``take``."""
+    inherited = connection.execute(
         sa.update(Table)
         .where(
-            Table.c.id == execution_id,
-            Table.c.owner == lost,
+            Table.c.id == orphan.id,
+            Table.c.owner == orphan.owner,
             Table.c.status == ExecutionStatus.RUNNING,
         )
         .values(owner=owner)
     )
-    return bool(result.rowcount)
+    return find(connection, orphan.id) if inherited.rowcount else None
 
 
-def send(connection: sa.Connection, execution: Execution, worker_id: str | None) -> bool:
-    """Note the worker that is about to get it, or that it did not get it after all.
+def send(connection: sa.Connection, execution: Execution, worker_id: str, revision: int) -> bool:
+    """Note the worker that is about to get it.
 
-    :returns: False when it has ended, or has another owner by now.
+    :returns: False when it has ended, or has another owner by now, or its
+        function is no longer at ``revision``, as the worker's is.
     """
-    key = {"execution_id": execution.id, "sender": execution.owner, "to_worker": worker_id}
+    key = {
+        "execution_id": execution.id,
+        "sender": execution.owner,
+        "to_worker": worker_id,
+        "of_function": execution.function_id,
+        "at_revision": revision,
+    }
     return bool(connection.execute(_SEND, key).rowcount)
 
 

@@ -15,6 +15,8 @@ from qinling.states import RuntimeStatus
 
 Table: sa.Table = models.Function.__table__  # type: ignore[assignment]
 _Runtimes: sa.Table = models.Runtime.__table__  # type: ignore[assignment]
+_Versions: sa.Table = models.FunctionVersion.__table__  # type: ignore[assignment]
+_Aliases: sa.Table = models.FunctionAlias.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +130,75 @@ def update(connection: sa.Connection, function: Function, values: dict[str, Any]
     return bool(result.rowcount)
 
 
-def delete(connection: sa.Connection, function: Function) -> bool:
-    """Delete the row, and what was wanted for it; returns as ``update``."""
+def delete(connection: sa.Connection, function: Function) -> set[str] | None:
+    """Delete the row, those of its versions, and what was wanted for them.
+
+    :returns: the packages that they had; None as False of ``update``.
+    :raises Forbidden: aliases use it.
+    """
     result = connection.execute(
         sa.delete(Table).where(Table.c.id == function.id, Table.c.revision == function.revision)
     )
-    if result.rowcount:
-        demands.remove(connection, function.id)
+    if not result.rowcount:
+        return None
+    # Only now: whoever makes an alias or a version of it holds the row until that is committed.
+    alias = connection.execute(
+        sa.select(_Aliases.c.name).where(_Aliases.c.function_id == function.id).limit(1)
+    ).scalar()
+    if alias is not None:
+        raise exceptions.Forbidden(
+            f"Function {function.id} cannot be deleted while aliases use it, as {alias[:80]!r} "
+            "does."
+        )
+    versions = _Versions.c.function_id == function.id
+    packages = set(connection.execute(sa.select(_Versions.c.package).where(versions)).scalars())
+    connection.execute(sa.delete(_Versions).where(versions))
+    demands.remove(connection, function.id)
+    return packages if function.package is None else packages | {function.package}
+
+
+def number(connection: sa.Connection, function: Function, version: int) -> bool:
+    """Give a new version its number; returns as ``update``."""
+    result = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.id == function.id,
+            Table.c.revision == function.revision,
+            Table.c.latest_version == function.latest_version,
+        )
+        .values(latest_version=version)
+    )
     return bool(result.rowcount)
+
+
+def hold(connection: sa.Connection, function_id: str, project_id: str) -> None:
+    """Keep a function of a project from being deleted until the end of this transaction.
+
+    :raises NotFound: there is no such function in it.
+    """
+    query = (
+        sa.select(Table.c.id)
+        .where(Table.c.id == function_id, Table.c.project_id == project_id)
+        .with_for_update(read=True)
+    )
+    if connection.execute(query).scalar() is None:
+        raise exceptions.NotFound.of("Function", function_id)
 
 
 def uses(connection: sa.Connection, runtime_id: str) -> bool:
     """Whether any function is of this runtime."""
-    return _any(connection, Table.c.runtime_id == runtime_id)
+    return _any(connection, Table, Table.c.runtime_id == runtime_id)
 
 
 def package_is_used(connection: sa.Connection, digest: str) -> bool:
     """Whether anything in the database is of this package."""
-    return _any(connection, Table.c.package == digest)
+    return _any(connection, Table, Table.c.package == digest) or _any(
+        connection, _Versions, _Versions.c.package == digest
+    )
 
 
-def _any(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> bool:
-    query = sa.select(sa.literal(1)).select_from(Table).where(condition).limit(1)
+def _any(connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> bool:
+    query = sa.select(sa.literal(1)).select_from(table).where(condition).limit(1)
     return connection.execute(query).scalar() is not None
 
 

@@ -49,12 +49,15 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a caller asked of a list. ``after`` are the sort keys to start behind."""
+    """What a caller asked of a list. ``after`` are the sort keys to start behind, ``marker`` is
+    the last row before, by its ``marker_field``.
+    """
 
     filters: Sequence[Filter] = ()
     sorts: Sequence[Sort] = ()
     limit: int = 1000
-    marker: str | None = None
+    marker: str | int | None = None
+    marker_field: str = "id"
     after: tuple[Any, ...] | None = field(default=None)
 
     def keys(self) -> list[Sort]:
@@ -94,7 +97,7 @@ def fetch(
         query = query.where(_condition(table.c[wanted.field], wanted))
     after = listing.after
     if after is None and listing.marker is not None:
-        after = _keys_of(connection, table, keys, listing.marker, *conditions)
+        after = _keys_of(connection, table, listing, *conditions)
     left = keys
     if after is not None:
         # Missing values come last: behind one there is nothing else, so that
@@ -160,15 +163,17 @@ def _unstorable(text: str) -> bool:
 def _keys_of(
     connection: sa.Connection,
     table: sa.Table,
-    keys: Sequence[Sort],
-    marker: str,
+    listing: Listing,
     *conditions: sa.ColumnElement[bool],
 ) -> tuple[Any, ...]:
+    keys = listing.keys()
     query = sa.select(*(table.c[sort.field] for sort in keys))
-    row = connection.execute(query.where(table.c.id == marker, *conditions)).one_or_none()
+    marked = table.c[listing.marker_field] == listing.marker
+    # The names of aliases are unique within a project only.
+    row = connection.execute(query.where(marked, *conditions).limit(1)).one_or_none()
     if row is None:
         raise exceptions.BadRequest(
-            f"marker {marker} does not exist; follow the list's next link, "
+            f"marker {listing.marker} does not exist; follow the list's next link, "
             "which holds even when its marker is deleted."
         )
     return tuple(row)

@@ -110,6 +110,68 @@ class Function(Base):
     )
 
 
+class FunctionVersion(Base):
+    """A function's package as it once was. The rest of it is as the function is now."""
+
+    __tablename__ = "function_versions"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    # That of the function.
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    created_at: orm.Mapped[dt.datetime]
+    updated_at: orm.Mapped[dt.datetime | None]
+    function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    # From 1; a number is never given twice.
+    version_number: orm.Mapped[int]
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+    package: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    # What was called in that package.
+    entry: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    # Executions so far.
+    count: orm.Mapped[int] = orm.mapped_column(sa.BigInteger)
+
+    __table_args__ = (
+        sa.Index("ix_function_versions_number", "function_id", "version_number", unique=True),
+        sa.Index("ix_function_versions_package", "package"),
+        TABLE_OPTIONS,
+    )
+
+
+class FunctionAlias(Base):
+    """A name in a project for a function, or for a version of it."""
+
+    __tablename__ = "function_aliases"
+
+    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
+    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+    created_at: orm.Mapped[dt.datetime]
+    updated_at: orm.Mapped[dt.datetime | None]
+    name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
+    function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
+    # 0 for the function itself.
+    function_version: orm.Mapped[int]
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+
+    __table_args__ = (
+        sa.Index("ix_function_aliases_name", "project_id", "name", unique=True),
+        sa.Index("ix_function_aliases_created", "project_id", "created_at", "id"),
+        sa.Index("ix_function_aliases_function", "function_id", "function_version"),
+        TABLE_OPTIONS,
+    )
+
+
+class Store(Base):
+    """What this database refers to and does not hold: the one store that has it."""
+
+    __tablename__ = "stores"
+
+    # What is in it: packages.
+    noun: orm.Mapped[str] = orm.mapped_column(sa.String(32), primary_key=True)
+    marker: orm.Mapped[str] = orm.mapped_column(sa.String(64))
+
+    __table_args__ = (TABLE_OPTIONS,)
+
+
 class Service(Base):
     """A running process of the service and its lease."""
 

@@ -17,7 +17,7 @@ from oslo_utils import timeutils
 
 from qinling import exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, functions, workers
+from qinling.db import demands, function_versions, functions, workers
 from qinling.execution.keys import Keys
 from qinling.execution.worker import WorkerClient
 from qinling.orchestrator import base
@@ -213,10 +213,14 @@ class Loads:
         function = self._db.read(functions.find, row.function_id)
         if function is None or function.revision != row.revision or function.package is None:
             return None
+        code: functions.Function | function_versions.FunctionVersion = function
+        if row.function_version:
+            code = self._db.read(function_versions.get, function.id, row.function_version)
+        assert code.package is not None
         options = self._conf.execution
         metadata = {
             "function_id": function.id,
-            "entry": function.entry,
+            "entry": code.entry,
             "concurrency": self._conf.engine.function_concurrency,
             "memory_size": function.memory_size,
             "import_memory": options.import_memory * _MIB,
@@ -225,7 +229,7 @@ class Loads:
             "max_result_size": options.max_result_size,
             "max_log_size": options.max_log_size,
         }
-        with self._store.open(function.package) as file:
+        with self._store.open(code.package) as file:
             package = file.read()
         client = WorkerClient(row.id, row.address, self._keys.reveal(row.key), row.revision)
         try:

@@ -1,7 +1,8 @@
 """Executions that no caller waits for, and those whose owner is gone."""
 
+import functools
 import threading
-from concurrent import futures
+from collections.abc import Callable
 
 from oslo_config import cfg
 from oslo_log import log
@@ -18,7 +19,10 @@ _SCAN = 1.0
 
 
 class Executions:
-    """Takes executions and runs them, each in a thread.
+    """Takes executions and runs them, each in a thread of its own.
+
+    One that finds no thread free is left to whoever has one: this engine's next
+    scan, or another engine.
 
     :param owner: the lease of this engine.
     """
@@ -29,42 +33,54 @@ class Executions:
         self._db = db
         self._dispatcher = dispatcher
         self._owner = owner
-        self._pool = futures.ThreadPoolExecutor(conf.engine.execution_threads, "execution")
+        self._most = conf.engine.execution_threads
         self._lock = threading.Lock()
-        self._taken: set[str] = set()
-        self._stopping = threading.Event()
+        self._under_way: set[str] = set()
+        self._refused = False
+        self._stopping = False
+        self._look = threading.Event()
         self._thread = threading.Thread(target=self._scan, name="executions", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more; what is under way is another engine's when the lease ends."""
-        self._stopping.set()
+        """Take no more; what is under way is another engine's when the lease has ended."""
+        self._stopping = True
+        self._look.set()
         self._thread.join(_SCAN)
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def execute(self, execution_id: str, asked_by: context.RequestContext | None = None) -> None:
         """Run an execution unless somebody has it."""
-        self._submit(self._run, execution_id, asked_by or context.RequestContext())
+        caller = asked_by or context.RequestContext()
+        self._begin(execution_id, lambda: self._run(execution_id, caller))
 
-    def _submit(self, work, execution_id: str, *arguments) -> None:  # type: ignore[no-untyped-def]
+    def _begin(self, execution_id: str, work: Callable[[], None]) -> None:
         with self._lock:
-            if execution_id in self._taken or self._stopping.is_set():
+            if self._stopping or execution_id in self._under_way:
                 return
-            self._taken.add(execution_id)
-        self._pool.submit(self._guard, work, execution_id, *arguments)
+            if len(self._under_way) >= self._most:
+                self._refused = True
+                return
+            self._under_way.add(execution_id)
+        # No pool's thread: those keep a process from ending before what they do has ended.
+        threading.Thread(
+            target=self._guard, args=(execution_id, work), name=execution_id, daemon=True
+        ).start()
 
-    def _guard(self, work, execution_id: str, *arguments) -> None:  # type: ignore[no-untyped-def]
+    def _guard(self, execution_id: str, work: Callable[[], None]) -> None:
         try:
-            work(execution_id, *arguments)
+            work()
         except exceptions.QinlingError as error:
-            LOG.warning("Execution %s is tried again: %s", execution_id, error)
+            LOG.warning("Execution %s is looked at again: %s", execution_id, error)
         except Exception:
-            LOG.exception("Execution %s is tried again", execution_id)
+            LOG.exception("Execution %s is looked at again", execution_id)
         finally:
             with self._lock:
-                self._taken.discard(execution_id)
+                self._under_way.discard(execution_id)
+                refused, self._refused = self._refused, False
+            if refused:
+                self._look.set()
 
     def _run(self, execution_id: str, asked_by: context.RequestContext) -> None:
         asked_by.update_store()
@@ -77,14 +93,12 @@ class Executions:
         else:
             self._dispatcher.run(execution, function, asked_by)
 
-    def _recover(self, execution_id: str, lost: str) -> None:
+    def _recover(self, orphan: executions.Execution) -> None:
         context.clear()
-        if not self._db.write(executions.inherit, execution_id, lost, self._owner):
-            return
-        execution = self._db.read(executions.find, execution_id)
+        execution = self._db.write(executions.inherit, orphan, self._owner)
         if execution is None:
             return
-        LOG.warning("The owner of execution %s is gone; asking its worker.", execution_id)
+        LOG.warning("The owner of execution %s is gone; asking its worker.", execution.id)
         function = self._db.read(functions.find, execution.function_id)
         if execution.worker_id is None and function is not None:
             self._dispatcher.run(execution, function, context.RequestContext())
@@ -92,13 +106,15 @@ class Executions:
             self._dispatcher.recover(execution, 0.0 if function is None else function.timeout)
 
     def _scan(self) -> None:
-        while not self._stopping.wait(_SCAN):
+        while not self._stopping:
+            self._look.wait(_SCAN)
+            self._look.clear()
             context.clear()
             try:
                 for execution_id in self._db.read(executions.waiting):
                     self.execute(execution_id)
                 for orphan in self._db.read(executions.orphans):
-                    self._submit(self._recover, orphan.id, orphan.owner)
+                    self._begin(orphan.id, functools.partial(self._recover, orphan))
             except exceptions.QinlingError as error:
                 LOG.warning("Executions are looked for later: %s", error)
             except Exception:

@@ -128,7 +128,11 @@ class Resync:
     def sweep(self) -> None:
         """Remove pools that have had no row for the whole grace."""
         self._lease.check()
-        pools = set(self._orchestrator.pools())
+        try:
+            pools = set(self._orchestrator.pools())
+        except exceptions.PoolBusy as error:
+            LOG.debug("The pools are counted later: %s", error)
+            return
         known = set[str]()
         waiting = sorted(pools)
         for start in range(0, len(waiting), _PAGE):

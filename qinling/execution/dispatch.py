@@ -21,6 +21,7 @@ from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, workers
 from qinling.execution.keys import Keys
 from qinling.execution.line import Found, Line
+from qinling.execution.recorder import Recorder
 from qinling.execution.worker import Outcome, WorkerClient
 from qinling.states import ExecutionStatus, WorkerStatus
 
@@ -32,6 +33,8 @@ _CANCELLED = "Function execution was cancelled."
 # function's timeout until it is given up.
 _ASK_AGAIN = 0.2
 _PATIENCE = 15.0
+# Times that an execution is accepted anew because its function has changed.
+_ATTEMPTS = 10
 # Lines that are kept; idle ones go when there are more.
 _LINES = 2000
 
@@ -65,26 +68,33 @@ class Dispatcher:
         self._engine = engine
         self._owner = owner
         self._keys = Keys(conf)
+        self._recorder = Recorder(db)
         self._lock = threading.Lock()
         self._lines: dict[Code, Line] = {}
 
     def start(
         self, values: dict[str, Any], function: functions.Function, asked_by: context.RequestContext
     ) -> executions.Execution:
-        """Accept a synchronous execution and take it to its end."""
-        code = Code(function.id, values["function_version"], function.revision)
-        line = self._line(code, asked_by)
-        client = line.try_take()
-        try:
-            execution = self._db.write(
-                executions.create,
-                values | {"owner": self._owner(), "worker_id": client.id if client else None},
-            )
-        except BaseException:
-            if client is not None:
-                line.give_back(client)
-            raise
-        return self._run(execution, function, line, client)
+        """Accept a synchronous execution and take it to its end.
+
+        :raises FunctionChanged: again and again, before it was accepted.
+        :raises NotFound: the function, or the version, has gone.
+        """
+        for _ in range(_ATTEMPTS):
+            line = self._line(function, values["function_version"], asked_by)
+            client = line.try_take()
+            owned = {"owner": self._owner(), "worker_id": client.id if client else None}
+            try:
+                execution = self._db.write(executions.create, values | owned, function.revision)
+            except BaseException as error:
+                if client is not None:
+                    line.give_back(client)
+                if not isinstance(error, exceptions.FunctionChanged):
+                    raise
+                function = self._db.read(functions.get, function.id)
+            else:
+                return self._run(execution, function, asked_by, client)
+        raise exceptions.FunctionChanged(function.id)
 
     def run(
         self,
@@ -93,8 +103,7 @@ class Dispatcher:
         asked_by: context.RequestContext,
     ) -> executions.Execution:
         """Take an execution that this process owns, and that nobody was sent, to its end."""
-        code = Code(function.id, execution.function_version, function.revision)
-        return self._run(execution, function, self._line(code, asked_by), None)
+        return self._run(execution, function, asked_by, None)
 
     def recover(self, execution: executions.Execution, timeout: float) -> None:
         """End an execution whose owner is gone, as its worker says."""
@@ -118,13 +127,16 @@ class Dispatcher:
         self,
         execution: executions.Execution,
         function: functions.Function,
-        line: Line,
+        asked_by: context.RequestContext,
         client: WorkerClient | None,
     ) -> executions.Execution:
+        """
+        :param client: the worker that the row says it is sent to; its place is taken.
+        """
         began = time.monotonic()
         try:
-            outcome = self._deliver(execution, function, line, client, began)
-        except (exceptions.WorkerError, exceptions.DatabaseUnavailable) as error:
+            outcome = self._deliver(execution, function, asked_by, client)
+        except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             output = f"{_FAILED} {error}"
         except Exception:
@@ -138,34 +150,67 @@ class Dispatcher:
         self,
         execution: executions.Execution,
         function: functions.Function,
-        line: Line,
+        asked_by: context.RequestContext,
         client: WorkerClient | None,
-        began: float,
     ) -> Outcome:
         """Send it, to one worker after the other until one runs it."""
-        deadline = began + self._options.start_timeout
-        noted = client is not None
+        deadline = time.monotonic() + self._options.start_timeout
         while True:
+            line = self._line(function, execution.function_version, asked_by)
             if client is None:
                 client = line.take(deadline)
-            if not noted and not self._db.write(executions.send, execution, client.id):
-                line.give_back(client)
-                return Outcome("cancelled", _CANCELLED, 0.0, "")
-            try:
-                outcome = self._send(execution, function, client)
-            except exceptions.WorkerBusy:
-                line.is_busy(client)
-            except exceptions.WorkerGone as error:
-                LOG.info("Worker %s is gone: %s", client.id, error)
-                line.is_gone(client)
-                self._tell(function.id)
-            except BaseException:
-                line.is_gone(client)
-                raise
-            else:
-                line.give_back(client)
+                if not self._note(execution, function, line, client):
+                    current = self._db.read(executions.find, execution.id)
+                    if current is None or current.owner != execution.owner:
+                        return Outcome("cancelled", _CANCELLED, 0.0, "")
+                    # What was answered to who changed it holds for all that starts after that.
+                    function = self._db.read(functions.get, function.id)
+                    client = None
+                    continue
+            outcome = self._try(execution, function, line, client)
+            if outcome is not None:
                 return outcome
-            client, noted = None, False
+            client = None
+
+    def _note(
+        self,
+        execution: executions.Execution,
+        function: functions.Function,
+        line: Line,
+        client: WorkerClient,
+    ) -> bool:
+        """Write down who is about to get it; False when nobody with this code may."""
+        noted = False
+        try:
+            noted = self._db.write(executions.send, execution, client.id, function.revision)
+        finally:
+            if not noted:
+                line.give_back(client)
+        return noted
+
+    def _try(
+        self,
+        execution: executions.Execution,
+        function: functions.Function,
+        line: Line,
+        client: WorkerClient,
+    ) -> Outcome | None:
+        """What came of sending it to a worker; None when that has not run it."""
+        try:
+            outcome = self._send(execution, function, client)
+        except exceptions.WorkerBusy:
+            line.is_busy(client)
+            return None
+        except exceptions.WorkerGone as error:
+            LOG.info("Worker %s is gone: %s", client.id, error)
+            line.is_gone(client)
+            self._tell(function.id)
+            return None
+        except BaseException:
+            line.is_gone(client)
+            raise
+        line.give_back(client)
+        return outcome
 
     def _send(
         self, execution: executions.Execution, function: functions.Function, client: WorkerClient
@@ -207,7 +252,7 @@ class Dispatcher:
         status: ExecutionStatus,
         output: Any,
         duration: float,
-        log: str,
+        printed: str,
     ) -> executions.Execution:
         """Write the end down; what is answered is what stands in the row."""
         ended = replace(
@@ -217,7 +262,7 @@ class Dispatcher:
             updated_at=timeutils.utcnow(),
             owner=None,
         )
-        if self._db.write(executions.end, ended, log):
+        if self._recorder.end(ended, printed):
             return ended
         # It had its end: it was taken for lost, or deleted.
         cancelled = replace(
@@ -241,7 +286,10 @@ class Dispatcher:
         key = self._keys.reveal(row.key)
         return WorkerClient(row.id, row.address, key, row.revision, row.boot_id)
 
-    def _line(self, code: Code, asked_by: context.RequestContext) -> Line:
+    def _line(
+        self, function: functions.Function, version: int, asked_by: context.RequestContext
+    ) -> Line:
+        code = Code(function.id, version, function.revision)
         with self._lock:
             line = self._lines.pop(code, None)
             if line is None:

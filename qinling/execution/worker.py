@@ -7,6 +7,7 @@ Each call says whether the worker may have run something: an error that means
 import base64
 import http.client
 import json
+import select
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -158,14 +159,10 @@ class WorkerClient:
         patience: float,
     ) -> tuple[int, dict[str, Any]]:
         """One request, signed unless it has headers of its own."""
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is not None:
-            try:
+        while (connection := self._kept()) is not None:
+            if _is_open(connection):
                 return self._on(connection, method, path, content, headers, patience)
-            except exceptions.WorkerLost:
-                # It may only have been closed meanwhile; each request may be sent again.
-                pass
+            connection.close()
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
         try:
             connection.connect()
@@ -174,6 +171,10 @@ class WorkerClient:
                 f"nobody answers at {self._host}:{self._port}: {error.strerror or error}"
             ) from error
         return self._on(connection, method, path, content, headers, patience)
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _on(
         self,
@@ -215,3 +216,13 @@ class WorkerClient:
                 return answer.status, parsed
         connection.close()
         return answer.status, parsed
+
+
+def _is_open(connection: http.client.HTTPConnection) -> bool:
+    """Whether an idle connection was not closed by the worker: there is nothing to be read then.
+
+    What is sent on one that was closed could be taken for lost on its way.
+    """
+    readable = select.poll()
+    readable.register(connection.sock, select.POLLIN)
+    return not readable.poll(0)

@@ -87,7 +87,10 @@ class Orchestrator(Protocol):
         """
 
     def pools(self) -> Iterable[str]:
-        """Ids of all pools there are, whether or not anybody asked for them."""
+        """Ids of all pools there are, whether or not anybody asked for them.
+
+        :raises PoolBusy: they are not all known yet; ask again.
+        """
 
     def claim(self, pool_id: str) -> Worker | None:
         """Take a free worker out of a pool, which refills itself; None when it has none now.

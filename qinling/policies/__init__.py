@@ -11,7 +11,15 @@ from oslo_policy import opts as policy_opts
 from oslo_policy import policy
 
 from qinling import exceptions
-from qinling.policies import base, executions, functions, runtimes, workers
+from qinling.policies import (
+    base,
+    executions,
+    function_aliases,
+    function_versions,
+    functions,
+    runtimes,
+    workers,
+)
 
 if TYPE_CHECKING:
     from oslo_context import context as oslo_context
@@ -28,6 +36,8 @@ def list_rules() -> Iterable[policy.RuleDefault]:
         *base.rules,
         *runtimes.rules,
         *functions.rules,
+        *function_versions.rules,
+        *function_aliases.rules,
         *workers.rules,
         *executions.rules,
     ]

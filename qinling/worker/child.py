@@ -17,8 +17,9 @@ from qinling.worker.log import Log
 
 #: Seconds between two looks at what a busy child holds.
 _LOOK = 0.05
-#: Processes and threads that one child may have, itself included.
-MAX_PROCESSES = 128
+#: Processes, and threads of all of them, that one child may have, itself included.
+_PROCESSES = 64
+_THREADS = 512
 #: Seconds that a new process may take to be there, and a killed one to be gone.
 _APPEAR = 10.0
 _VANISH = 5.0
@@ -57,6 +58,7 @@ class Child:
         self._fds = self._end.fileno(), self._output
         self._mute = False
         self._pidfd = -1
+        self._children = -1
         self.pid = 0
 
     @property
@@ -76,12 +78,12 @@ class Child:
         try:
             self.pid = channel.greeting(self._end)
             self._pidfd = os.pidfd_open(self.pid)
+            self._children = os.open(f"/proc/{self.pid}/task/{self.pid}/children", os.O_RDONLY)
         except (channel.Broken, OSError) as error:
             raise Gone(f"a process could not be started: {error}") from None
         self._end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
         self._end.setblocking(False)
         self._poll.register(self._pidfd, select.POLLIN)
-        self._children = os.open(f"/proc/{self.pid}/task/{self.pid}/children", os.O_RDONLY)
 
     def command(self, message: bytes, ends: list[int]) -> None:
         """:raises OSError: it is gone."""
@@ -139,8 +141,8 @@ class Child:
         return left
 
     def _look(self, memory: int) -> None:
-        pids = processes.tree(self.pid, MAX_PROCESSES + 1)
-        if sum(map(processes.threads, pids)) > MAX_PROCESSES:
+        pids = processes.tree(self.pid, _PROCESSES + 1)
+        if len(pids) > _PROCESSES or sum(map(processes.threads, pids)) > _THREADS:
             raise Exhausted("too many processes")
         if processes.memory(pids, memory) > memory:
             raise Exhausted("too much memory")
@@ -164,11 +166,12 @@ class Child:
 
     def is_sound(self) -> bool:
         """Whether nothing runs that its execution has started; it may not be quiet all the same."""
-        return (
-            not self._mute
-            and processes.threads(self.pid) == 1
-            and not os.pread(self._children, 1, 0)
-        )
+        try:
+            started = processes.threads(self.pid) != 1 or os.pread(self._children, 1, 0)
+        except OSError:
+            # It has ended meanwhile.
+            return False
+        return not started and not self._mute
 
     def resident(self) -> int:
         return processes.resident(self.pid)
@@ -191,8 +194,10 @@ class Child:
             poll.register(self._pidfd, select.POLLIN)
             poll.poll(_VANISH * 1000)
             os.close(self._pidfd)
-            os.close(self._children)
             self._pidfd = -1
+        if self._children >= 0:
+            os.close(self._children)
+            self._children = -1
         self._end.close()
         self._their_end.close()
         os.close(self._output)

@@ -123,8 +123,7 @@ class Executions:
 
     def _forget(self, execution_id: str) -> None:
         execution = self._ended.pop(execution_id)
-        assert execution.answer is not None
-        self._bytes -= len(execution.answer)
+        self._bytes -= len(execution.answer or b"")
         del self._known[execution_id]
 
     def close(self) -> None:

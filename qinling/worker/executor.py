@@ -78,7 +78,7 @@ class Executor:
             said = slot.child.ask(channel.pack(given), deadline, slot.memory, log)
         except Late:
             return _Outcome(FAILED, f"{TIMEOUT}: it has run for {timeout:g} s.")
-        except (Exhausted, Gone) as error:
+        except (Exhausted, Gone, OSError) as error:
             return _Outcome(FAILED, f"{EXHAUSTED}: {error}.")
         match said:
             case [str(status), output, str(trace), bool(spent)]:

@@ -154,6 +154,8 @@ class Handler(RequestHandler):
             order = function.read_order(self.headers.get("Qinling-Function") or "")
             if (order.worker_id, order.boot_id) != (self.server.worker_id, self.server.boot_id):
                 raise _Refusal(421, "this is not that worker")
+            if self.server.specialized is None and self.server.draining:
+                raise _Refusal(410, "this worker is draining")
             return self.server.specialize(order, archive)
         except Conflict as error:
             raise _Refusal(409, str(error)) from None

@@ -12,6 +12,8 @@ import threading
 FILES = 1024
 #: Of a thread that a function starts; the usual 8 MiB each would count as data.
 _STACK = 512 * 1024
+#: The supervisor comes first: hundreds of processes that fork would let it wait for minutes.
+_NICE = 10
 #: How many processes and threads the worker's user may have; unset where others have it too.
 PROCESSES_VARIABLE = "QINLING_WORKER_MAX_PROCESSES"
 
@@ -22,6 +24,7 @@ def common() -> None:
     """What holds for the import and for slots alike."""
     _lower(resource.RLIMIT_NOFILE, FILES)
     _lower(resource.RLIMIT_CORE, 0)
+    os.nice(_NICE)
     threading.stack_size(_STACK)
 
 

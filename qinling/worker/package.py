@@ -29,6 +29,11 @@ def unpack(archive: Archive, folder: str, most: int) -> None:
     try:
         archive.save(path)
         _unpack(path, folder, most)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, ConnectionError):
+            raise
+        raise Malformed(f"the package cannot be kept: {error}") from None
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -120,12 +120,18 @@ def proportional(pid: int) -> int:
 
 
 def memory(pids: list[int], enough: int) -> int:
-    """Bytes that processes hold together; exact only where it is more than ``enough``.
+    """Bytes that processes hold together; exact only as to whether that is more than ``enough``.
 
     PSS costs the kernel a walk through all pages, so the cheap bound is asked first.
     """
-    bound = sum(map(resident, pids))
-    return bound if bound <= enough else sum(map(proportional, pids))
+    total = sum(map(resident, pids))
+    if total > enough:
+        total = 0
+        for pid in pids:
+            total += proportional(pid)
+            if total > enough:
+                break
+    return total
 
 
 def threads(pid: int) -> int:

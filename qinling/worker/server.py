@@ -9,6 +9,7 @@ Which call does what is in ``handler.py``; here is what the worker is.
 """
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -76,6 +77,11 @@ class WorkerServer(ThreadingHTTPServer):
     @property
     def draining(self) -> bool:
         return self._draining.is_set()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is not worth a line; anything else is a fault of ours."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
     def identity(self) -> dict[str, str]:
         return {

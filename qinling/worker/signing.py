@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable
 
-from qinling.worker.function import Unsigned
+from qinling.worker.function import Unsigned as Unsigned
 
 TIME = "Qinling-Time"
 NONCE = "Qinling-Nonce"

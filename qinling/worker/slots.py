@@ -67,7 +67,10 @@ class Slots:
 
         :raises Unimportable: that fails, and always will.
         """
-        self._zygote = self._fork_zygote()
+        try:
+            self._zygote = self._fork_zygote()
+        except OSError as error:
+            raise _no_process(error) from None
         self._thread.start()
 
     def take(self) -> Slot:
@@ -125,17 +128,19 @@ class Slots:
         while self._wait_for_work():
             self._end_slots()
             self._end_strays()
+            slot, fault = None, None
             try:
                 slot = self._fork_slot()
-            except Unimportable as fault:
-                with self._lock:
-                    self._fault = fault
-                    self._available.notify_all()
-            else:
-                with self._lock:
+            except Unimportable as error:
+                fault = error
+            except OSError as error:
+                fault = _no_process(error)
+            with self._lock:
+                if slot is not None:
                     self._all.add(slot)
                     self._ready.append(slot)
-                    self._available.notify_all()
+                self._fault = fault
+                self._available.notify_all()
 
     def _wait_for_work(self) -> bool:
         most = self._function.concurrency
@@ -158,24 +163,28 @@ class Slots:
         """:raises Unimportable: it imports for itself, and that fails."""
         until = time.monotonic() + _PATIENCE
         while True:
-            if self._zygote is None or self._zygote.has_ended():
-                if self._zygote is not None:
-                    self._zygote.close()
-                self._zygote = None
-                self._zygote = self._fork_zygote()
+            zygote = self._living_zygote()
             child = Child(self._function.max_result_size + FRAME)
             try:
-                self._zygote.command(FORK_SLOT, child.theirs)
+                zygote.command(FORK_SLOT, child.theirs)
                 child.meet()
                 break
             except (OSError, Gone) as error:
                 # The zygote was killed meanwhile; or there are too many processes for another.
                 child.close()
                 if time.monotonic() > until:
-                    raise Unimportable(EXHAUSTED, f"No slot could be started: {error}\n") from None
+                    raise _no_process(error) from None
                 time.sleep(_PAUSE)
         self._import(child)
         return Slot(child, child.resident() + self._function.memory_size)
+
+    def _living_zygote(self) -> Child:
+        if self._zygote is not None and self._zygote.has_ended():
+            self._zygote.close()
+            self._zygote = None
+        if self._zygote is None:
+            self._zygote = self._fork_zygote()
+        return self._zygote
 
     def _fork_zygote(self) -> Child:
         """A zygote that has imported the function or, where that cannot be shared, a clean one."""
@@ -243,3 +252,7 @@ class Slots:
                 processes.kill_tree(pid)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
+
+
+def _no_process(error: Exception) -> Unimportable:
+    return Unimportable(EXHAUSTED, f"No process could be started: {error}\n")

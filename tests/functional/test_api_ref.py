@@ -81,6 +81,7 @@ class Life:
         self.client = client
         self.id = ""
         self.function = ""
+        self.alias = ""
 
     def _checked(self, answer: requests.Response, status: int, name: str) -> Any:
         assert answer.status_code == status, answer.text
@@ -172,6 +173,41 @@ class Life:
     def show_function(self) -> None:
         self._show(self.function, "functions/show-function-response.json")
 
+    def create_version(self) -> None:
+        body = sample("function-versions/create-version-request.json")
+        answer = self.client.call("POST", f"{self.function}/versions", json=body)
+        name = "function-versions/create-version-response.json"
+        created = self._checked(answer, 201, name)
+        assert created == created | body
+
+    def list_function_versions(self) -> None:
+        self._show(f"{self.function}/versions", "function-versions/list-versions-response.json")
+
+    def show_function_version(self) -> None:
+        self._show(f"{self.function}/versions/1", "function-versions/show-version-response.json")
+
+    def create_alias(self) -> None:
+        body = sample("aliases/create-alias-request.json")
+        body |= {"function_id": self.function.rpartition("/")[2]}
+        answer = self.client.call("POST", "/v1/aliases", json=body)
+        created = self._checked(answer, 201, "aliases/create-alias-response.json")
+        assert created == created | body
+        self.alias = f"/v1/aliases/{created['name']}"
+
+    def list_aliases(self) -> None:
+        self._show("/v1/aliases", "aliases/list-aliases-response.json", "?name=production")
+
+    def show_alias(self) -> None:
+        self._show(self.alias, "aliases/show-alias-response.json")
+
+    def update_alias(self) -> None:
+        """And delete it: what comes next deletes its function."""
+        body = sample("aliases/update-alias-request.json")
+        answer = self.client.call("PUT", self.alias, json=body)
+        updated = self._checked(answer, 200, "aliases/update-alias-response.json")
+        assert updated == updated | body
+        assert self.client.call("DELETE", self.alias).status_code == 204
+
     def update_function(self) -> None:
         """And delete it: what comes next deletes its runtime."""
         body = sample("functions/update-function-request.json")
@@ -215,6 +251,16 @@ CHECKS: dict[str, Callable[[Life], None]] = {
     "functions/create-image-function-response.json": Life.create_image_function,
     "functions/list-functions-response.json": Life.list_functions,
     "functions/show-function-response.json": Life.show_function,
+    "function-versions/create-version-request.json": Life.create_version,
+    "function-versions/create-version-response.json": Life.create_version,
+    "function-versions/list-versions-response.json": Life.list_function_versions,
+    "function-versions/show-version-response.json": Life.show_function_version,
+    "aliases/create-alias-request.json": Life.create_alias,
+    "aliases/create-alias-response.json": Life.create_alias,
+    "aliases/list-aliases-response.json": Life.list_aliases,
+    "aliases/show-alias-response.json": Life.show_alias,
+    "aliases/update-alias-request.json": Life.update_alias,
+    "aliases/update-alias-response.json": Life.update_alias,
     "functions/update-function-request.json": Life.update_function,
     "functions/update-function-response.json": Life.update_function,
     "runtimes/delete-runtime-response.text": Life.delete,
@@ -231,6 +277,8 @@ def test_every_sample_has_its_check() -> None:
 def life(deployment: Deployment) -> Iterator[Life]:
     found = Life(deployment.client)
     yield found
+    if found.alias:
+        deployment.client.call("DELETE", found.alias)
     if found.function:
         deployment.client.call("DELETE", found.function)
     if found.id:
@@ -271,7 +319,7 @@ def test_every_field_of_an_answer_is_described() -> None:
     described = dict(re.findall(r"^   - ([a-z][\w.-]*): ([\w-]+)$", sources(), re.MULTILINE))
     assert set(described.values()) <= set(parameters)
     for name in CHECKS:
-        if name.endswith("-response.json") and name.startswith(("runtimes/", "functions/")):
+        if name.endswith("-response.json") and not name.startswith(("versions/", "error-")):
             for field in fields(sample(name)):
                 assert field in described, f"{name}: {field}"
 

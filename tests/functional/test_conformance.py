@@ -4,69 +4,131 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import qinling
+from tests.fixtures.worker import pack
 
 ROOT = Path(__file__).parents[2]
 CHECK = Path(sys.executable).parent / "qinling-conformance"
 
-#: A server that keeps the contract but for what a test breaks in it.
+#: The worker of this repository, but for what a test breaks in it.
 SERVER = """
-import http.server, json, os, signal, sys, threading, uuid
+import json, sys, time
+sys.path.insert(0, ROOT)
+from qinling.worker import __main__ as program, executions, executor, handler, server, signing
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        if self.path == "/healthz":
-            self.answer(200, {"worker_id": ID, "boot_id": BOOT, "status": "ready"})
-        else:
-            self.answer(404, {})
-    def do_POST(self):
-        self.answer(202, {})
-        threading.Thread(target=server.shutdown).start()
-    def answer(self, status, content):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *_):
-        pass
+Handler, Server, Executions = handler.Handler, server.WorkerServer, executions.Executions
+Executor, identity, code = executor.Executor, Server.identity, lambda code: code
+answer, call, run = Handler._answer, Handler._call, Executor.run
 
-ID, BOOT, CODE = os.environ["QINLING_WORKER_ID"], str(uuid.uuid4()), 0
-Server = http.server.ThreadingHTTPServer
-Server.daemon_threads = True
+def changed(name, value):
+    def run_and_change(*arguments):
+        return json.dumps(json.loads(run(*arguments)) | {name: value}).encode()
+    return run_and_change
+
+def closing(self):
+    understood = parse(self)
+    self.close_connection = True
+    return understood
+
+def renamed(self, execution_id):
+    return begin(self, execution_id + str(time.time()))
+
 BREAK
-address = os.environ["QINLING_WORKER_HOST"], int(os.environ["QINLING_WORKER_PORT"])
-server = Server(address, Handler)
-signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-server.serve_forever(0.05)
-sys.exit(CODE)
+sys.exit(code(program.main()))
 """
 
-#: What is broken, and words of the points that say so.
-BROKEN = {
-    'ID = "somebody"': ["worker_id is 'somebody'"],
-    "BOOT = str(1)": ["two starts had the same boot_id"],
-    "BOOT = None": ["boot_id is missing"],
-    'Handler.protocol_version = "HTTP/1.0"': ["the connection was closed after an answer"],
-    "Server = http.server.HTTPServer": ["A client that connects and says nothing"],
-    "Handler.do_POST = lambda self: self.answer(202, {})": ["it is idle and has not ended"],
-    "Handler.do_POST = Handler.do_GET": ["it answers 404"],
-    "CODE = 3": ["it ended with code 3 and not with 0"],
-    "sys.exit(5)": ["it ended with code 5 before it was ready"],
-}
+#: What is broken, the points to be checked, and words of what they say.
+BROKEN = [
+    (
+        'Server.identity = lambda self: identity(self) | {"worker_id": "me"}',
+        {"is_healthy": "worker_id is 'me'"},
+    ),
+    (
+        'Server.identity = lambda self: identity(self) | {"boot_id": "1"}',
+        {"is_another_boot": "two starts had the same boot_id"},
+    ),
+    (
+        'Server.identity = lambda self: identity(self) | {"boot_id": None}',
+        {"is_healthy": "boot_id is missing"},
+    ),
+    (
+        "parse = Handler.parse_request\nHandler.parse_request = closing",
+        {"keeps_connections": "the connection was closed"},
+    ),
+    (
+        "import socketserver\nServer.process_request = socketserver.BaseServer.process_request",
+        {"answers_beside_the_silent": "TimeoutError"},
+    ),
+    ("handler._Refusal = ValueError", {"refuses_the_unknown": "RemoteDisconnected"}),
+    ("Server.drain = lambda self: None", dict.fromkeys(("drains", "ends_on_sigterm"), "not ended")),
+    ("code = lambda code: 3", {"drains": "it ended with code 3 and not with 0"}),
+    ("sys.exit(5)", {"is_healthy": "it ended with code 5 before it was ready"}),
+    ("server._is_same = lambda *_: True", {"takes_a_function": "it answers 200 and not 409"}),
+    ("signing.Nonces.add = lambda *_: None", {"is_asked_by_its_own": "it answers 200 and not 401"}),
+    (
+        "signing.check_request = lambda *given: given[3](signing.NONCE) or '-'",
+        {"is_asked_by_its_own": "it answers 200 and not 401"},
+    ),
+    (
+        'signing.sign_answer = lambda *_: "0" * 64',
+        {"executes": "the signature is missing or wrong"},
+    ),
+    (
+        'Executor.run = changed("log", "")',
+        {
+            "executes": "the log is ''",
+            "tells_of_a_failure": "not in output and log",
+            "tells_of_a_broken_import": "no traceback",
+        },
+    ),
+    (
+        'Executor.run = changed("output", "x")',
+        {
+            "executes": "output of the answer is 'x'",
+            "tells_of_a_failure": "not in output and log",
+            "ends_what_takes_too_long": "it is told as 'x'",
+        },
+    ),
+    (
+        'Executor.run = changed("status", "success")',
+        {
+            "tells_of_a_failure": "status of the answer is 'success'",
+            "ends_what_takes_too_long": "status of the answer is 'success'",
+            "cancels": "status is not 'cancelled'",
+        },
+    ),
+    ('Executor.run = changed("execution_id", "x")', {"executes": "/execute answers 200"}),
+    ('Executor.run = changed("duration", None)', {"executes": "duration is missing"}),
+    (
+        "init = Executions.__init__\nExecutions.__init__ = lambda self, most: init(self, 100)",
+        {"refuses_more_than_it_may_run": "it answers 200 and not 429"},
+    ),
+    (
+        "Executions.remove = lambda *_: None",
+        {"knows_executions": "it answers 200 and not 404", "cancels": "status is not 'cancelled'"},
+    ),
+    ("Executions.close = lambda self: None", {"drains_when_it_is_done": "and not 410"}),
+    ("Executions.get = lambda *_: None", {"knows_executions": "answers 404 and not 202"}),
+    (
+        "begin = Executions.begin\nExecutions.begin = renamed",
+        {"knows_executions": "answers 404 and not 202"},
+    ),
+]
 
 
-def check(*command: str | Path) -> subprocess.CompletedProcess[str]:
+def check(
+    *command: str | Path, only: Sequence[str | Path] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [CHECK, "--startup", "10", shlex.join(map(str, command))],
+        [CHECK, "--startup", "10", *only, shlex.join(map(str, command))],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -82,22 +144,38 @@ def test_the_worker_as_the_dockerfile_copies_it_keeps_the_contract(tmp_path: Pat
     done = check("python3", "-I", "-S", there)
     assert done.returncode == 0, done.stdout
     assert "BROKEN" not in done.stdout
-    assert done.stdout.count("ok ") == 8
+    assert done.stdout.count("ok ") == 19
 
 
-def test_another_server_that_keeps_the_contract_passes(tmp_path: Path) -> None:
-    server = tmp_path / "server.py"
-    server.write_text(SERVER.replace("BREAK", ""))
-    done = check(sys.executable, server)
+def server(tmp_path: Path, broken: str) -> Path:
+    found = tmp_path / "server.py"
+    found.write_text(SERVER.replace("BREAK", broken).replace("ROOT", repr(str(ROOT))))
+    return found
+
+
+def test_a_server_with_nothing_broken_passes(tmp_path: Path) -> None:
+    done = check(sys.executable, server(tmp_path, ""))
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(("broken", "words"), BROKEN.items(), ids=BROKEN)
-def test_each_point_that_is_broken_is_named(tmp_path: Path, broken: str, words: list[str]) -> None:
-    server = tmp_path / "server.py"
-    server.write_text(SERVER.replace("BREAK", broken))
-    done = check(sys.executable, server)
+@pytest.mark.parametrize(("broken", "points"), BROKEN, ids=[broken for broken, _ in BROKEN])
+def test_each_point_that_is_broken_is_named(
+    tmp_path: Path, broken: str, points: dict[str, str]
+) -> None:
+    only = [word for point in points for word in ("--only", point)]
+    done = check(sys.executable, server(tmp_path, broken), only=only)
     assert done.returncode == 1
-    for word in words:
-        assert word in done.stdout, done.stdout
+    assert done.stdout.count("BROKEN") == len(points), done.stdout
+    for words in points.values():
+        assert words in done.stdout, done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_a_function_in_another_language_can_be_given(tmp_path: Path) -> None:
+    package = tmp_path / "function.zip"
+    package.write_bytes(pack({"main.py": "def main(**_): return 'mine'"}))
+    done = check(
+        sys.executable, server(tmp_path, ""), only=["--package", package, "--only", "executes"]
+    )
+    assert done.returncode == 1
+    assert "output of the answer is 'mine'" in done.stdout

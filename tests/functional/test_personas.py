@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import pytest
 import requests
 import yaml
 
+from tests.fixtures import zips
 from tests.fixtures.deployment import Client, Distributed
 from tests.fixtures.keystone import Keystone
 from tests.fixtures.personas import Persona
@@ -79,7 +81,8 @@ def test_each_persona_is_somebody(personas: Mapping[str, Persona]) -> None:
 
 def test_every_call_of_the_api_has_a_row() -> None:
     in_the_file = {
-        (call.method, re.sub(r"\{[a-z]+\}", "*", call.path.partition("?")[0])) for call in CALLS
+        (call.method, re.sub(r"\{[a-z]+\}|(?<=/)\d+", "*", call.path.partition("?")[0]))
+        for call in CALLS
     }
     # The slash at the end is the matrix's own: the routing tables know parts of a URL.
     assert in_the_file - {("GET", "/v1/")} == set(_calls_of_the_code())
@@ -95,7 +98,7 @@ def _calls_of_the_code() -> Iterator[tuple[str, str]]:
 
 
 def _routed(prefix: str, controller: routing.Resource) -> Iterator[tuple[str, str]]:
-    for parts, methods in controller.routes.items():
+    for _, parts, methods in controller.table():
         path = "/".join([prefix, *(part or "*" for part in parts)])
         for method in methods:
             yield method, path or "/"
@@ -105,9 +108,7 @@ def _routed(prefix: str, controller: routing.Resource) -> Iterator[tuple[str, st
 
 
 class Things:
-    """Runtimes and functions for personas to call on, each made by the admin of the project that
-    it is in.
-    """
+    """What personas call on, each made by the admin of the project that it is in."""
 
     #: By the names of the file: in which list they are, in whose project, and whether all see them.
     KINDS = {
@@ -116,6 +117,10 @@ class Things:
         "own": ("runtimes", True, False),
         "mine": ("functions", True, False),
         "theirs": ("functions", False, False),
+        "packed": ("functions", True, False),
+        "sealed": ("functions", False, False),
+        "alias": ("aliases", True, False),
+        "away": ("aliases", False, False),
     }
 
     def __init__(self, url: str, personas: Mapping[str, Persona]) -> None:
@@ -125,6 +130,7 @@ class Things:
         self.watcher = personas["third_admin"].at(url)
         self._personas = personas
         self._shared: dict[tuple[str, str], str] = {}
+        self._available: str | None = None
 
     @staticmethod
     def _project(persona: Persona) -> str:
@@ -141,15 +147,39 @@ class Things:
         """The id of a new one, which has come to rest: its image may be changed."""
         noun, _, public = self.KINDS[kind]
         maker = self._makers[self._place(kind, persona)]
-        if noun == "functions":
+        if kind in ("packed", "sealed"):
+            return self._versioned(maker)
+        if noun != "runtimes":
             code = {"source": "image", "image": "nowhere"}
             made = maker.call("POST", "/v1/functions", json={"code": code, "name": "as it was"})
             assert made.status_code == 201, made.text
-            return str(made.json()["id"])
+            return self._named(maker, made.json()["id"]) if noun == "aliases" else made.json()["id"]
         # No worker ever starts for an image that this host does not have.
         runtime = maker.create(image="nowhere", name="as it was", is_public=public)
         self.watcher.wait_for(runtime["id"], "error")
         return str(runtime["id"])
+
+    def _named(self, maker: Client, function_id: str) -> str:
+        """The name of a new alias."""
+        name = f"as it was {uuid.uuid4()}"
+        body = {"name": name, "function_id": function_id}
+        assert maker.call("POST", "/v1/aliases", json=body).status_code == 201
+        return name
+
+    def _versioned(self, maker: Client) -> str:
+        """The id of a new function with a version, whose package was changed since."""
+        if self._available is None:
+            self._available = self.watcher.create(image="python3", name="available")["id"]
+            self.watcher.wait_for(self._available, "available")
+        form = {"runtime_id": self._available, "code": '{"source": "package"}'}
+        package = {"package": zips.package({"main.py": "one"})}
+        made = maker.call("POST", "/v1/functions", data=form, files=package)
+        assert made.status_code == 201, made.text
+        path = f"/v1/functions/{made.json()['id']}"
+        assert maker.call("POST", f"{path}/versions", json={}).status_code == 201
+        package = {"package": zips.package({"main.py": "two"})}
+        assert maker.call("PUT", path, files=package).status_code == 200
+        return str(made.json()["id"])
 
     def _place(self, kind: str, persona: Persona) -> str:
         """The project that it is in."""
@@ -160,17 +190,28 @@ class Things:
         assert project is not None
         return project.id
 
-    def show(self, noun: str, id_: str) -> dict[str, Any]:
-        answer = self.watcher.call("GET", f"/v1/{noun}/{id_}")
+    def show(self, noun: str, key: str) -> dict[str, Any]:
+        if noun == "aliases":
+            (alias,) = _list(self.watcher, f"?all_projects=true&name={key}", noun)
+            return alias
+        answer = self.watcher.call("GET", f"/v1/{noun}/{key}")
         assert answer.status_code == 200, answer.text
+        if noun == "functions":
+            versions = self.watcher.call("GET", f"/v1/functions/{key}/versions")
+            return answer.json() | versions.json()
         return dict(answer.json())
 
     def close(self) -> None:
         for runtime in _list(self.watcher, "?all_projects=true&image=has:nowhere"):
             self.watcher.call("DELETE", f"/v1/runtimes/{runtime['id']}")
         for maker in self._makers.values():
+            for alias in _list(maker, noun="aliases"):
+                maker.call("DELETE", f"/v1/aliases/{alias['name']}")
             for function in _list(maker, noun="functions"):
                 maker.call("DELETE", f"/v1/functions/{function['id']}")
+        if self._available is not None:
+            self.watcher.delete(self._available)
+            self.watcher.wait_gone(self._available)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +223,8 @@ def things(guarded: Distributed, personas: Mapping[str, Persona]) -> Iterator[Th
 def _list(client: Client, query: str = "", noun: str = "runtimes") -> list[dict[str, Any]]:
     answer = client.call("GET", f"/v1/{noun}{query}")
     assert answer.status_code == 200, answer.text
-    return cast(list[dict[str, Any]], answer.json()[noun])
+    (rows,) = [rows for key, rows in answer.json().items() if key != "next"]
+    return cast(list[dict[str, Any]], rows)
 
 
 @pytest.mark.parametrize(
@@ -203,31 +245,39 @@ def test_a_call_by_a_persona(
     keystone: Keystone,
 ) -> None:
     persona = personas[name]
-    kind = re.search(rf"\{{({'|'.join(Things.KINDS)})\}}", call.path)
-    noun = call.path.split("/")[2].partition("?")[0] if call.path.count("/") > 1 else ""
+    kind = re.search(rf"\{{({'|'.join(Things.KINDS)})\}}", f"{call.path} {call.body}")
     names = {"project": things.project_id(persona)}
-    before = None
+    before = noun = None
     if kind is not None:
         find = things.fresh if call.changes and status < 400 else things.shared
         names[kind[1]] = find(kind[1], persona)
+        noun = Things.KINDS[kind[1]][0]
         before = things.show(noun, names[kind[1]])
-    body = call.body
-    if call.method == "POST":
-        body = {**(body or {}), "name": f"made by {name}"}
+    body = call.body and {
+        key: value.format(**names) if isinstance(value, str) else value
+        for key, value in call.body.items()
+    }
+    made = None
+    if call.method == "POST" and call.path.count("/") == 2:
+        made = f"{call.name} by {name}"
+        body = {**(body or {}), "name": made}
     answer = persona.at(guarded.url).call(call.method, call.path.format(**names), json=body)
     assert answer.status_code == status, answer.text
     if status >= 400:
         if status != 405:
             _assert_refusal(answer, keystone)
-        if before is not None:
+        if kind is not None:
             # Whatever was refused has not happened.
-            assert things.show(noun, before["id"]) == before
-        if call.method == "POST":
-            query = f"?all_projects=true&name=made by {name}"
-            assert _list(things.watcher, query, noun) == []
-    elif call.method == "POST":
+            assert noun is not None
+            assert things.show(noun, names[kind[1]]) == before
+        if made is not None:
+            path = call.path.removeprefix("/v1/")
+            assert _list(things.watcher, f"?all_projects=true&name={made}", path) == []
+    elif made is not None:
         assert answer.json()["project_id"] == names["project"]
-        assert things.show(noun, answer.json()["id"])["name"] == f"made by {name}"
+        path = call.path.removeprefix("/v1/")
+        (row,) = _list(things.watcher, f"?all_projects=true&name={made}", path)
+        assert row["id"] == answer.json()["id"]
 
 
 def _assert_refusal(answer: requests.Response, keystone: Keystone) -> None:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +17,6 @@ from typing import Any
 import pytest
 
 import qinling
-from qinling.worker.server import WorkerServer
-from qinling.worker.zygote import CleanZygote
 from tests.fixtures.process import free_port, wait_until
 
 PACKAGE = Path(qinling.__file__).parent
@@ -132,25 +129,6 @@ def test_nonsense_on_a_connection_does_no_harm(make: Callable[..., Worker]) -> N
         client.sendall(b"GET /heal")
         # Half a request, and others are served meanwhile.
         assert worker.ask("GET", "/healthz")[0] == 200
-
-
-def test_a_draining_worker_is_not_ready_for_who_asks_it_still(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = WorkerServer(listener, ID, CleanZygote(str(tmp_path / "function")))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        client = http.client.HTTPConnection(*listener.getsockname(), timeout=20)
-        with contextlib.closing(client):
-            client.request("GET", "/healthz")
-            answer = client.getresponse()
-            assert (answer.status, json.load(answer)["status"]) == (200, "ready")
-            server.drain()
-            server.drain()
-            thread.join(20)
-            assert not thread.is_alive()
-            client.request("GET", "/healthz")
-            answer = client.getresponse()
-            assert (answer.status, json.load(answer)["status"]) == (503, "draining")
 
 
 def test_a_worker_without_a_socket_listens_on_the_port_it_is_told(tmp_path: Path) -> None:

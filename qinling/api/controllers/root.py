@@ -8,7 +8,7 @@ import webob
 from oslo_config import cfg
 
 from qinling.api.controllers import routing
-from qinling.api.controllers.v1 import executions, functions, runtimes, workers
+from qinling.api.controllers.v1 import executions, function_aliases, functions, runtimes
 from qinling.api.types import versions
 from qinling.api.types.base import expose
 from qinling.db import api as db_api
@@ -31,11 +31,9 @@ class RootController(routing.Resource):
         dispatcher: Dispatcher,
     ) -> None:
         self._nouns: dict[str, routing.Resource] = {
+            "aliases": function_aliases.FunctionAliasesController(conf, db),
             "executions": executions.ExecutionsController(conf, db, engine, dispatcher),
-            "functions": routing.Together(
-                functions.FunctionsController(conf, db, engine, store),
-                workers.WorkersController(conf, db, engine),
-            ),
+            "functions": functions.FunctionsController(conf, db, engine, store),
             "runtimes": runtimes.RuntimesController(conf, db, engine),
         }
 

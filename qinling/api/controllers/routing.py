@@ -8,19 +8,22 @@ A query string is for the methods that read it themselves. Pecan and WSME,
 which would let it override a body and the ids in the URL, do not see it.
 """
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pecan
 import webob
 
-from qinling import exceptions
+from qinling import context, exceptions
+from qinling.api.middleware import auth
 from qinling.api.query import QUERY
 
 # Methods of a URL below its controller, by the URL's parts after it.
 # None stands for any one part, which the method gets as an argument.
 Routes = Mapping[tuple[str | None, ...], Mapping[str, str]]
+
+# Lost races in a row after which a change of a row is given up.
+ATTEMPTS = 10
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,10 +34,17 @@ def takes_query(method: F) -> F:
     return method
 
 
+def caller_of(request: webob.Request) -> context.RequestContext:
+    """Who asks."""
+    caller: context.RequestContext = request.environ[auth.CONTEXT]
+    return caller
+
+
 class Resource:
-    """A controller with a table ``routes``."""
+    """A controller with a table ``routes``, and those of the nouns below it in ``nested``."""
 
     routes: Routes
+    nested: Sequence["Resource"] = ()
 
     def find(
         self, parts: list[str], request: webob.Request
@@ -43,7 +53,7 @@ class Resource:
 
         :raises NotFound: no such URL. :raises MethodNotAllowed: not with this method.
         """
-        for pattern, methods in self.routes.items():
+        for resource, pattern, methods in self.table():
             arguments = _match(pattern, parts)
             if arguments is None:
                 continue
@@ -52,24 +62,16 @@ class Resource:
             name = methods.get(request.method)
             if name is None:
                 raise exceptions.MethodNotAllowed(request.method, request.path, sorted(methods))
-            return getattr(self, name), arguments
+            return getattr(resource, name), arguments
         raise exceptions.NotFound(f"There is nothing at {request.path}.")
 
-
-class Together(Resource):
-    """Controllers that share a place: the first whose table has the URL serves it."""
-
-    def __init__(self, *resources: Resource) -> None:
-        self._resources = resources
-
-    def find(
-        self, parts: list[str], request: webob.Request
-    ) -> tuple[Callable[..., Any], list[str]]:
-        *others, last = self._resources
-        for resource in others:
-            with contextlib.suppress(exceptions.NotFound):
-                return resource.find(parts, request)
-        return last.find(parts, request)
+    def table(
+        self,
+    ) -> Iterator[tuple["Resource", tuple[str | None, ...], Mapping[str, str]]]:
+        """All that is served here: by which controller, at which URL, by which methods."""
+        for resource in (self, *self.nested):
+            for pattern, methods in resource.routes.items():
+                yield resource, pattern, methods
 
 
 class Application(pecan.Pecan):  # type: ignore[misc]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from qinling import exceptions
 from qinling.orchestrator.kubernetes.client import Client
+from qinling.orchestrator.kubernetes.manifests import Manifest
 
 # What the driver does, and etc/kubernetes/rbac.yaml grants: group, resource, verbs.
 PERMISSIONS = (
@@ -19,8 +20,16 @@ _OLDEST = (1, 33)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
-def problems(client: Client, namespace: str) -> Iterator[str]:
-    """What keeps the driver from working, each in one sentence."""
+_NOT_FOUND = 404
+
+
+def problems(client: Client, namespace: str, policy_path: str, policy: Manifest) -> Iterator[str]:
+    """What keeps the driver from working, each in one sentence.
+
+    Whether there is the namespace may only who may read namespaces ask, which the
+    engine need not. But the policy of the workers cannot be applied without one,
+    not even for a trial.
+    """
     try:
         version = client.get("/version")
         found = _version(version)
@@ -29,15 +38,37 @@ def problems(client: Client, namespace: str) -> Iterator[str]:
                 f"The cluster at {client.server()} is Kubernetes {version.get('gitVersion')}, "
                 f"older than {_OLDEST[0]}.{_OLDEST[1]}."
             )
-        for group, resource, verbs in PERMISSIONS:
-            missing = [verb for verb in verbs if not _may(client, namespace, group, resource, verb)]
-            if missing:
+        missing = {
+            resource: [verb for verb in verbs if not _may(client, namespace, group, resource, verb)]
+            for group, resource, verbs in PERMISSIONS
+        }
+        if all(len(missing[resource]) == len(verbs) for _, resource, verbs in PERMISSIONS):
+            # As nobody can be granted anything in a namespace that is not there.
+            yield (
+                f"Qinling may do nothing in namespace {namespace}: it is not there, or "
+                "etc/kubernetes/rbac.yaml is not applied in it for this account."
+            )
+            return
+        for resource, verbs in missing.items():
+            if verbs:
                 yield (
-                    f"Qinling may not {', '.join(missing)} {resource} in namespace {namespace}; "
+                    f"Qinling may not {', '.join(verbs)} {resource} in namespace {namespace}; "
                     "etc/kubernetes/rbac.yaml grants it."
                 )
+        if not missing["networkpolicies"]:
+            yield from _trial(client, namespace, policy_path, policy)
     except exceptions.OrchestratorError as error:
         yield str(error)
+
+
+def _trial(client: Client, namespace: str, policy_path: str, policy: Manifest) -> Iterator[str]:
+    try:
+        client.apply(policy_path, policy, dry=True)
+    except exceptions.ClusterRefusal as error:
+        if error.status == _NOT_FOUND:
+            yield f"There is no namespace {namespace}; etc/kubernetes/namespace.yaml makes it."
+        else:
+            yield f"The cluster would refuse the workers' NetworkPolicy ({error.status}): {error}"
 
 
 def _version(answer: dict[str, object]) -> tuple[int, int]:

@@ -7,10 +7,13 @@ processor for each thousand pods. TLS is always verified.
 
 import contextlib
 import json
-import pathlib
 import re
+import ssl
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,7 +24,8 @@ from kubernetes import config as library_config
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.orchestrator.kubernetes import names
+from qinling.orchestrator.kubernetes import credentials, names
+from qinling.orchestrator.kubernetes.credentials import Files, Keys
 
 Object = dict[str, Any]
 
@@ -37,6 +41,28 @@ _BUSY = frozenset({429, 500, 502, 503, 504})
 _SILENCE = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    query: Mapping[str, str] | None = None
+    body: Object | None = None
+    kind: str = _JSON
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """A way to the cluster, and what it was found by."""
+
+    api: library.ApiClient
+    files: Files
+    keys: Keys
+
+    @property
+    def outdated(self) -> bool:
+        return self.keys.ended or self.files.changed()
+
+
 class Client:
     """The API of one namespace. Safe to use from any thread.
 
@@ -49,99 +75,87 @@ class Client:
         self._options = conf.kubernetes
         self._connections = connections
         self._lock = threading.Lock()
-        self._api: library.ApiClient | None = None
-        self._stamp: object = None
+        self._access: _Access | None = None
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
         """:raises ClusterRefusal: with status 404 when it is not there."""
-        return self._json("GET", path, query)
+        return self._json(_Request("GET", path, query))
 
     def create(self, path: str, body: Object) -> Object:
-        return self._json("POST", path, None, body)
+        return self._json(_Request("POST", path, None, body))
 
-    def apply(self, path: str, body: Object) -> Object:
-        """Apply server-side; what others hold of the fields in ``body`` becomes Qinling's."""
+    def apply(self, path: str, body: Object, *, dry: bool = False) -> Object:
+        """Apply server-side; what others hold of the fields in ``body`` becomes Qinling's.
+
+        :param dry: only see whether the cluster would.
+        """
         query = {"fieldManager": names.MANAGER, "force": "true"}
-        return self._json("PATCH", path, query, body, _APPLY)
+        if dry:
+            query["dryRun"] = "All"
+        return self._json(_Request("PATCH", path, query, body, _APPLY))
 
     def merge(self, path: str, body: Object) -> Object:
         """Patch by RFC 7396: a list takes the place of what was there, None takes it away."""
-        return self._json("PATCH", path, {"fieldManager": names.MANAGER}, body, _MERGE)
+        return self._json(_Request("PATCH", path, {"fieldManager": names.MANAGER}, body, _MERGE))
 
     def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
         """Delete an object, or of a list those that ``query`` selects."""
-        self._json("DELETE", path, query, options)
+        self._json(_Request("DELETE", path, query, options))
 
     def text(self, path: str, query: Mapping[str, str]) -> str:
         """An answer that is no JSON, as a log."""
-        return self._call("GET", path, query).decode(errors="replace")
+        return self._call(_Request("GET", path, query)).decode(errors="replace")
 
     @contextlib.contextmanager
     def watch(self, path: str, query: Mapping[str, str], seconds: int) -> Iterator["Watch"]:
         """Events from now on, for at most ``seconds``."""
         query = {**query, "watch": "true", "timeoutSeconds": str(seconds)}
+        request = _Request("GET", path, query)
         with self._translated():
-            answer = self._send("GET", path, query, None, _JSON, seconds + _SILENCE)
+            answer = self._send(request, seconds + _SILENCE)
         try:
-            self._check("GET", path, answer)
+            self._check(request, answer)
             yield Watch(self, path, answer)
         finally:
             answer.close()
 
-    def _json(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: Object | None = None,
-        kind: str = _JSON,
-    ) -> Object:
-        content = self._call(method, path, query, body, kind)
+    def _json(self, request: _Request) -> Object:
+        content = self._call(request)
         try:
             parsed = json.loads(content)
         except ValueError as error:
             raise exceptions.ClusterAway(
-                f"{method} {path}: what answers at {self.server()} is no API server."
+                f"{request.method} {request.path}: what answers at {self.server()} is no API "
+                "server."
             ) from error
         if not isinstance(parsed, dict):
-            raise exceptions.ClusterAway(f"{method} {path}: the answer is no object.")
+            raise exceptions.ClusterAway(
+                f"{request.method} {request.path}: the answer is no object."
+            )
         return parsed
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: Object | None = None,
-        kind: str = _JSON,
-    ) -> bytes:
+    def _call(self, request: _Request) -> bytes:
         with self._translated():
-            answer = self._send(method, path, query, body, kind, self._options.request_timeout)
+            answer = self._send(request, self._options.request_timeout)
             content: bytes = answer.data
-        self._check(method, path, answer)
+        self._check(request, answer)
         return content
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: Object | None,
-        kind: str,
-        timeout: float,
-    ) -> urllib3.BaseHTTPResponse:
+    def _send(self, request: _Request, timeout: float) -> urllib3.BaseHTTPResponse:
         api = self._connected()
         headers = {"Accept": _JSON, "User-Agent": "qinling"}
-        if body is not None:
-            headers["Content-Type"] = kind
-        api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
-        url = f"{api.configuration.host.rstrip('/')}{quote(path)}"
-        if query:
-            url = f"{url}?{urlencode(query)}"
+        if request.body is not None:
+            headers["Content-Type"] = request.kind
+        # The library renews what it knows how to.
+        if token := api.configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
+        url = f"{api.configuration.host.rstrip('/')}{quote(request.path)}"
+        if request.query:
+            url = f"{url}?{urlencode(request.query)}"
         answer: urllib3.BaseHTTPResponse = api.rest_client.pool_manager.request(
-            method,
+            request.method,
             url,
-            body=None if body is None else json.dumps(body).encode(),
+            body=None if request.body is None else json.dumps(request.body).encode(),
             headers=headers,
             timeout=urllib3.Timeout(connect=self._options.request_timeout, read=timeout),
             # Whoever asked is asked again; a queue that knows back-off stands behind it.
@@ -160,7 +174,7 @@ class Client:
                 f"The cluster at {self.server()} does not answer: {_cause(error)}"
             ) from error
 
-    def _check(self, method: str, path: str, answer: urllib3.BaseHTTPResponse) -> None:
+    def _check(self, request: _Request, answer: urllib3.BaseHTTPResponse) -> None:
         """:raises OrchestratorError: the answer is an error."""
         if answer.status < 400:
             return
@@ -176,7 +190,8 @@ class Client:
         if answer.status in _BUSY:
             after = answer.headers.get("Retry-After", "")
             raise exceptions.ClusterAway(
-                f"The cluster cannot answer {method} {path} now ({answer.status}): {said}",
+                f"The cluster cannot answer {request.method} {request.path} now "
+                f"({answer.status}): {said}",
                 answer.status,
                 int(after) if after.isdigit() and len(after) < 5 else None,
             )
@@ -184,42 +199,24 @@ class Client:
 
     def server(self) -> str:
         """Where the cluster is, for messages."""
-        return "?" if self._api is None else str(self._api.configuration.host)
+        return "?" if self._access is None else str(self._access.api.configuration.host)
 
     def _connected(self) -> library.ApiClient:
         with self._lock:
-            stamp = self._files()
-            if self._api is None or stamp != self._stamp:
-                self._api, self._stamp = self._connect(), stamp
-            return self._api
+            if self._access is None or self._access.outdated:
+                self._access = self._connect()
+            return self._access.api
 
     def _forget(self) -> None:
         with self._lock:
-            self._api = None
+            self._access = None
 
-    def _files(self) -> object:
-        """Changes when a file that was named changes."""
-        options = self._options
-        found = []
-        for path in (options.kubeconfig, options.ca_file, options.token_file):
-            with contextlib.suppress(OSError, TypeError):
-                stat = pathlib.Path(path).stat()
-                found.append((path, stat.st_mtime_ns, stat.st_ino))
-        return found
-
-    def _connect(self) -> library.ApiClient:
+    def _connect(self) -> _Access:
         """:raises ClusterAway: what says where the cluster is cannot be used, for now."""
-        options = self._options
-        made = library.Configuration()
+        made, files = library.Configuration(), Files()
         try:
-            if options.kubeconfig:
-                library_config.load_kube_config(
-                    options.kubeconfig, options.context, made, persist_config=False
-                )
-            elif options.url:
-                self._by_url(made)
-            else:
-                library_config.load_incluster_config(made)
+            keys = self._find(made, files)
+            context = _context(keys)
         except (
             library_config.ConfigException,
             OSError,
@@ -245,19 +242,36 @@ class Client:
         made.connection_pool_maxsize = self._connections
         made.keep_alive = True
         try:
-            return library.ApiClient(made)
+            api = library.ApiClient(made)
         except (OSError, ValueError) as error:
             raise exceptions.ClusterAway(f"{self._source()}: {_line(error)}") from error
+        kept = api.rest_client.pool_manager.connection_pool_kw
+        kept.update(ssl_context=context, ca_certs=None)
+        return _Access(api, files, keys)
 
-    def _by_url(self, made: library.Configuration) -> None:
+    def _find(self, made: library.Configuration, files: Files) -> Keys:
+        """Fill in the address and what proves who Qinling is, but for certificates."""
         options = self._options
-        made.host = options.url
-        made.ssl_ca_cert = options.ca_file
-        made.cert_file = options.client_cert_file
-        made.key_file = options.client_key_file
-        if options.token_file:
-            with open(options.token_file) as file:
-                made.api_key["BearerToken"] = f"Bearer {file.read().strip()}"
+        if options.kubeconfig:
+            config, keys = credentials.kubeconfig(
+                files, options.kubeconfig, options.context, options.request_timeout
+            )
+            library_config.load_kube_config_from_dict(
+                config, options.context, made, persist_config=False
+            )
+            return keys
+        if options.url:
+            made.host = options.url
+            if options.token_file:
+                token = files.read(options.token_file).decode().strip()
+                made.api_key["BearerToken"] = f"Bearer {token}"
+            authority, certificate, key = (
+                files.read(path) if path else None
+                for path in (options.ca_file, options.client_cert_file, options.client_key_file)
+            )
+            return Keys(authority, certificate, key)
+        library_config.load_incluster_config(made)
+        return Keys(files.read(made.ssl_ca_cert))
 
     def _source(self) -> str:
         """Where it stands where the cluster is."""
@@ -292,6 +306,31 @@ class Watch:
     def close(self) -> None:
         with contextlib.suppress(Exception):
             self._answer.shutdown()
+
+
+def _context(keys: Keys) -> ssl.SSLContext:
+    """:raises ValueError: they cannot be used."""
+    context = urllib3.util.ssl_.create_urllib3_context()
+    try:
+        if keys.authority is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(cadata=keys.authority.decode("ascii", "ignore"))
+    except ssl.SSLError as error:
+        raise ValueError(f"the certificate authority cannot be used: {error}") from error
+    if keys.certificate is not None:
+        # It takes them from files alone; with no password it would ask the terminal for one.
+        with tempfile.TemporaryDirectory(prefix="qinling-") as folder:
+            pair = Path(folder, "pair.pem")
+            pair.touch(mode=0o600)
+            pair.write_bytes(b"\n".join((keys.certificate, keys.key or b"", b"")))
+            try:
+                context.load_cert_chain(pair, password="")  # nosec B106
+            except ssl.SSLError as error:
+                raise ValueError(
+                    f"the client certificate and its key cannot be used: {error}"
+                ) from error
+    return context
 
 
 def _event(line: bytes) -> Object:

@@ -135,9 +135,13 @@ class Templates:
                 {"name": "QINLING_WORKER_HOST", "valueFrom": _field("status.podIP")},
                 {"name": "QINLING_WORKER_PORT", "value": str(PORT)},
             ],
-            "readinessProbe": health | {"periodSeconds": 1},
-            "livenessProbe": health
-            | {"periodSeconds": 10, "failureThreshold": 6, "initialDelaySeconds": 10},
+            # Asked every second until it is up; not given up before the pool has failed, so that
+            # this is told and no crash. The kubelet asks for readiness as soon as it has started
+            # (prober_manager.go: UpdatePodStatus), and every now and then from then on.
+            "startupProbe": health
+            | {"periodSeconds": 1, "failureThreshold": 2 * options.progress_deadline},
+            "readinessProbe": health | {"periodSeconds": 10},
+            "livenessProbe": health | {"periodSeconds": 10, "failureThreshold": 6},
             # Requests below limits: a resize at a claim must not change the QoS class.
             "resources": {
                 "requests": {

@@ -111,7 +111,8 @@ class KubernetesOrchestrator:
             watcher.stop(_STOP_TIMEOUT)
 
     def check(self) -> list[str]:
-        return list(check.problems(self._client, self._namespace))
+        policy = self._policy_path, self._templates.network_policy()
+        return list(check.problems(self._client, self._namespace, *policy))
 
     def apply(self, spec: base.PoolSpec) -> base.PoolState:
         if not (spec.trusted or self._untrusted):
@@ -137,8 +138,8 @@ class KubernetesOrchestrator:
         pods = self._pods.of(spec.id)
         hints = self._hints.of(spec.id, observe.starting(pods))
         state = observe.state(spec, found, pods, hints, overdue=self._is_overdue(found))
-        cannot = found is not None and found.refusal is not None and not state.ready
-        return replace(state, retry_in=self._waker.look(spec.id, cannot))
+        cause = None if found is None or state.ready else found.refusal
+        return replace(state, retry_in=self._waker.look(spec.id, cause))
 
     def remove(self, pool_id: str, revision: int | None) -> bool:
         self._check_followed(pool_id)
@@ -159,6 +160,7 @@ class KubernetesOrchestrator:
                 self._look_if_overtaken(pool_id, error)
                 if error.status != _NOT_FOUND:
                     raise
+                self._deployments.forget(names.deployment(pool_id), found.uid)
         return False
 
     def claim(self, pool_id: str) -> base.Worker | None:
@@ -192,12 +194,15 @@ class KubernetesOrchestrator:
 
     def _look(self, pool_id: str) -> Deployment | None:
         """Ask the cluster itself, past the watch."""
+        before = self._find(pool_id)
         try:
             item = self._client.get(self._deployment_path(pool_id))
         except exceptions.ClusterRefusal as error:
-            if error.status == _NOT_FOUND:
-                return None
-            raise
+            if error.status != _NOT_FOUND:
+                raise
+            if before is not None:
+                self._deployments.forget(names.deployment(pool_id), before.uid)
+            return None
         if names.pool_of(item) != pool_id:
             raise exceptions.ClusterRefusal(
                 f"Deployment {names.deployment(pool_id)} does not carry Qinling's labels, and is "
@@ -265,6 +270,7 @@ class KubernetesOrchestrator:
             self._refused[spec.id] = _Refused(digest, reason, since, pause, now + pause)
             return self._refused[spec.id]
         self._refused.pop(spec.id, None)
+        self._waker.woken(spec.id)
         if item is not None:
             self._deployments.put(item)
             made = observe.deployment(item)
@@ -387,7 +393,7 @@ class KubernetesOrchestrator:
         self._applied.pop(pool_id, None)
         self._refused.pop(pool_id, None)
         self._hints.forget(pool_id)
-        self._waker.look(pool_id, cannot_create=False)
+        self._waker.gone(pool_id)
 
 
 def _unlike(

@@ -10,7 +10,7 @@ that much at most.
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from oslo_log import log
@@ -127,16 +127,18 @@ class Watcher:
         return None
 
     def _list(self) -> None:
+        self._seen.replace(self._all())
+
+    def _all(self) -> Iterator[Object]:
+        """All there is, page by page; afterwards its version is known."""
         query = {"labelSelector": names.SELECTOR, "limit": str(_PAGE)}
-        found: list[Object] = []
         while True:
             page = self._client.get(self._path, query)
-            found += page.get("items") or []
+            yield from page.get("items") or []
             token = page["metadata"].get("continue")
             if not token:
                 break
             query["continue"] = token
-        self._seen.replace(found)
         self._version = page["metadata"]["resourceVersion"]
 
     def _follow(self) -> None:

@@ -161,6 +161,33 @@ def test_a_container_that_does_not_live_is_restarted(cluster: Cluster) -> None:
     _wait_for(cluster, "r1", "a restart", lambda pod: _container(pod)["restartCount"] > 0)
 
 
+def test_a_container_is_ready_as_soon_as_it_has_started(cluster: Cluster) -> None:
+    pool = _pool("r1")
+    container = container_of(pool)
+    container["startupProbe"] = {**container["readinessProbe"], "failureThreshold": 60}
+    # Ten minutes of this cluster's clock are one; the test does not wait for that.
+    container["readinessProbe"]["periodSeconds"] = 600
+    cluster.apply(pool)
+    wait_for_available(cluster, "r1", 1)
+    assert _container(pods(cluster, "r1")[0])["started"] is True
+
+
+def test_a_container_that_does_not_start_is_not_ready_and_begins_anew(cluster: Cluster) -> None:
+    pool = _pool("r1")
+    probe = {"httpGet": {"path": "/absent", "port": 9090}, "periodSeconds": 1}
+    container_of(pool)["startupProbe"] = {**probe, "failureThreshold": 5}
+    # It would end the container before that if it were made already.
+    container_of(pool)["livenessProbe"] = {**probe, "failureThreshold": 1}
+    cluster.apply(pool)
+    pod = _wait_for(cluster, "r1", "a restart", lambda pod: _container(pod)["restartCount"] > 0)
+    assert not _ready(pod)
+    events = cluster.client.list("events", NAMESPACE)
+    told = [event["message"] for event in events]
+    assert any(message.startswith("Startup probe failed: ") for message in told)
+    assert "Container worker failed startup probe, will be restarted" in told
+    assert not any("iveness" in message for message in told)
+
+
 def test_an_image_that_appears_is_pulled(cluster: Cluster) -> None:
     cluster.apply(_pool("r1", image="worker:2"))
     pod = _wait_for(

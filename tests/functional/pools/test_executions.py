@@ -120,7 +120,11 @@ def test_a_claimed_pod_whose_node_took_its_room_is_deleted_and_replaced(
     site: Site, cluster: Cluster, runtime_id: str, function_id: str
 ) -> None:
     pod = pod_of(site, runtime_id, function_id)
-    cluster.evict_by_kubelet(pod["metadata"]["name"], site.namespace)
+    cluster.evict(
+        pod["metadata"]["name"],
+        site.namespace,
+        'Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". ',
+    )
     wait_replaced(site, runtime_id, function_id, pod)
     words = f"Worker {pod['metadata']['uid']}, pod {pod['metadata']['name']}, is lost: Evicted"
     assert words in log_of(site)

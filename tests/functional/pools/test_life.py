@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qinling.orchestrator.kubernetes import names
+from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.process import wait_until
 from tests.functional.pools.conftest import Object, Site
 
@@ -17,6 +18,18 @@ def test_a_runtime_becomes_available_with_a_warm_pool_and_is_deleted_with_it(
     any_site.client.wait_for(runtime["id"], "available")
     any_site.wait_whole(runtime["id"])
     any_site.delete(runtime["id"])
+
+
+def test_a_start_on_a_cluster_that_is_well_warns_of_nothing(
+    make_site: Callable[..., Site], cluster: Cluster
+) -> None:
+    site = make_site(start=False)
+    # The watches have not seen all there is when the first pools are asked for.
+    cluster.delay(1, verb="list", namespace=site.namespace, times=2)
+    site.deployment.start()
+    site.wait_whole(site.client.create()["id"])
+    log = (site.deployment.root / "standalone.log").read_text()
+    assert [line for line in log.splitlines() if " WARNING " in line or " ERROR " in line] == []
 
 
 def test_an_image_change_rolls_the_pool_over_and_never_empties_it(any_site: Site) -> None:

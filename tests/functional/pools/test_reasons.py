@@ -8,7 +8,7 @@ import yaml
 
 from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.process import wait_until
-from tests.functional.pools.conftest import CLOCK, ETC, IMAGES, Object, Site
+from tests.functional.pools.conftest import CLOCK, ETC, IMAGES, Object, Site, is_ready
 
 QUOTA: Object = {
     "apiVersion": "v1",
@@ -69,6 +69,32 @@ def test_a_new_pool_over_its_quota_ends_in_error_and_heals(
     assert shown["status_reason"] is None
 
 
+def test_many_pools_over_a_quota_refill_soon_after_it_is_raised_at_a_write_each(
+    tmp_path: Path, make_site: Callable[..., Site]
+) -> None:
+    # ReplicaSets that were refused try again after minutes, unless they are woken.
+    with Cluster(tmp_path / "cluster", processes=False, clock=CLOCK, backoff=10000) as cluster:
+        site = make_site(cluster, kubernetes={"progress_deadline": "600"})
+        none = QUOTA | {"spec": {"hard": {"pods": "0"}}}
+        cluster.client.create("resourcequotas", none, site.namespace)
+        ids = [site.client.create()["id"] for _ in range(50)]
+        for runtime_id in ids:
+            site.wait_reason(runtime_id, "exceeded quota: pods")
+        cluster.client.delete("resourcequotas", "pods", site.namespace)
+        before = _writes(site)
+        for runtime_id in ids:
+            site.client.wait_for(runtime_id, "available", timeout=15)
+        # Those whose turn had come just then are woken twice at most.
+        assert _writes(site) - before <= 60
+
+
+def _writes(site: Site) -> int:
+    return sum(
+        call.verb == "patch" and "qinling-engine" in call.user and call.namespace == site.namespace
+        for call in site.cluster.calls
+    )
+
+
 def test_an_untrusted_runtime_without_a_runtime_class_ends_in_error_at_once(
     make_site: Callable[..., Site],
 ) -> None:
@@ -124,6 +150,71 @@ def test_an_image_that_cannot_be_pulled_is_told_at_once(make_site: Callable[...,
         runtime["id"], "image nowhere/to/be:found cannot be pulled", timeout=30
     )
     assert shown["status"] == "creating"
+
+
+def test_a_pod_security_that_refuses_the_workers_is_named_and_taken_back(
+    own_cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(own_cluster, kubernetes={"progress_deadline": "600"})
+
+    def sidecar(pod: Object) -> None:
+        pod["spec"]["containers"].append({"name": "proxy", "image": "mesh:1"})
+
+    own_cluster.inject(site.namespace, sidecar)
+    runtime = site.client.create()
+    shown = site.wait_reason(
+        runtime["id"], "the pod security of the namespace refuses the workers", '"proxy" must set'
+    )
+    assert shown["status"] == "creating"
+    own_cluster.inject(site.namespace, None)
+    site.wait_whole(runtime["id"])
+    assert site.client.show(runtime["id"])["status_reason"] is None
+
+
+def test_what_only_an_event_explains_is_told(
+    tmp_path: Path, make_site: Callable[..., Site]
+) -> None:
+    with Cluster(tmp_path / "cluster", images=IMAGES, user_namespaces=False) as cluster:
+        site = make_site(
+            cluster, kubernetes={"user_namespaces": "true", "progress_deadline": "600"}
+        )
+        runtime = site.client.create()
+        shown = site.wait_reason(
+            runtime["id"],
+            "a worker cannot be started: FailedCreatePodSandBox",
+            "runtime does not support user namespaces",
+        )
+        assert shown["status"] == "creating"
+        site.delete(runtime["id"])
+
+
+def test_an_evicted_worker_is_told_while_another_one_is_not_there_yet(
+    own_cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(own_cluster, kubernetes={"progress_deadline": "600"})
+    runtime = site.client.create()
+    site.wait_whole(runtime["id"])
+    # What comes in its place takes its time.
+    own_cluster.images["python3"] = IMAGES["deaf"]
+    (lost, *_) = site.pod_names(runtime["id"])
+    full = 'Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". '
+    own_cluster.evict(lost, site.namespace, full)
+    shown = site.wait_reason(runtime["id"], "a worker was lost: Evicted", full.strip())
+    assert shown["status"] == "available"
+    assert site.client.pool(runtime["id"]) == {"total": 2, "available": 1}
+    own_cluster.images["python3"] = IMAGES["python3"]
+    (late,) = (pod for pod in site.pods(runtime["id"]) if _is_starting(pod))
+    own_cluster.client.delete("pods", late["metadata"]["name"], site.namespace)
+    wait_until(
+        lambda: site.client.pool(runtime["id"]) == {"total": 2, "available": 2}, 60, "a whole pool"
+    )
+    wait_until(
+        lambda: site.client.show(runtime["id"])["status_reason"] is None, 10, "the reason gone"
+    )
+
+
+def _is_starting(pod: Object) -> bool:
+    return pod["status"]["phase"] != "Failed" and not is_ready(pod)
 
 
 def _role(site: Site) -> Object:

@@ -1,5 +1,6 @@
 """``qinling-status upgrade check`` on a cluster: what is missing is named before it is missed."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,10 +27,52 @@ def check(site: Site) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_the_install_guide_grants_is_enough(make_site: Callable[..., Site]) -> None:
-    found = check(make_site(start=False)).stdout
-    assert '"orchestrator"' in found.lower()
-    assert "Qinling may not" not in found
+def problems(site: Site) -> str:
+    """What it says of the cluster."""
+    found = json.loads(check(site).stdout)["checks"]
+    (orchestrator,) = (one for one in found if one["check"] == "orchestrator")
+    return str(orchestrator["details"] or "")
+
+
+def test_what_the_install_guide_grants_is_enough(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(start=False)
+    assert problems(site) == ""
+    # It has looked, and changed nothing.
+    assert cluster.client.list("networkpolicies", site.namespace) == []
+
+
+def test_a_namespace_that_is_not_there_is_named(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    # To an account that may do everything everywhere, and to one that is granted what is in it.
+    site = make_site(
+        start=False,
+        kubernetes={"kubeconfig": str(cluster.kubeconfig()), "namespace": "nowhere"},
+    )
+    assert problems(site) == (
+        "There is no namespace nowhere; etc/kubernetes/namespace.yaml makes it."
+    )
+    site = make_site(start=False, kubernetes={"namespace": "nowhere"})
+    assert problems(site) == (
+        "Qinling may do nothing in namespace nowhere: it is not there, or "
+        "etc/kubernetes/rbac.yaml is not applied in it for this account."
+    )
+
+
+def test_a_namespace_that_is_being_deleted_is_told(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(start=False, kubernetes={"kubeconfig": str(cluster.kubeconfig())})
+    stays = {"metadata": {"name": "stays", "finalizers": ["example.org/stays"]}}
+    cluster.client.create("serviceaccounts", stays, site.namespace)
+    cluster.client.delete("namespaces", site.namespace)
+    found = problems(site)
+    assert "would refuse the workers' NetworkPolicy (403)" in found
+    assert "being terminated" in found
+    free = {"metadata": {"finalizers": []}}
+    cluster.client.patch("serviceaccounts", "stays", free, site.namespace)
 
 
 def test_each_missing_permission_is_named(cluster: Cluster, make_site: Callable[..., Site]) -> None:

@@ -109,6 +109,13 @@ def test_an_empty_text_is_as_if_it_had_not_been_sent(store: file_system.FileSyst
     assert send(store, b"", URLENCODED).fields == {}
 
 
+def test_what_the_client_loses_of_swift_is_told_by_who_reads_the_body(
+    store: file_system.FileSystemStore,
+) -> None:
+    seen = send(store, b"source=swift&swift=container&swift=object", URLENCODED)
+    assert seen.fields == {"source": "swift", "swift": "object"}
+
+
 def test_an_empty_package_is_one(store: file_system.FileSystemStore) -> None:
     assert send(store, part("package", b"", file="a.zip") + END).package == b""
 

@@ -78,15 +78,15 @@ def test_a_change_that_was_decided_on_an_older_revision_is_lost(db: db_api.Datab
     now = rows.insert_function(db, revision=7)
     stale = replace(now, revision=6)
     assert db.write(functions.update, stale, {"cpu": 200}) is False
-    assert db.write(functions.delete, stale) is False
+    assert db.write(functions.delete, stale) is None
     assert db.read(functions.get, now.id) == now
 
 
 def test_a_function_is_deleted_once(db: db_api.Database) -> None:
     function = rows.insert_function(db)
-    assert db.write(functions.delete, function) is True
+    assert db.write(functions.delete, function) == {function.package}
     assert db.read(functions.find, function.id) is None
-    assert db.write(functions.delete, function) is False
+    assert db.write(functions.delete, function) is None
     assert db.write(functions.update, function, {"cpu": 200}) is False
 
 

@@ -263,6 +263,31 @@ def test_a_row_that_comes_back_saves_its_pool_and_forgets_the_grace(
     assert orchestrator.calls == [("remove", orphan, None)]
 
 
+def test_pools_that_are_not_known_yet_are_no_trouble_and_none_of_them_is_an_orphan(
+    make: Callable[..., Resync],
+    orchestrator: ScriptedOrchestrator,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resync = make()
+    [orphan] = orphans(orchestrator, 1)
+    resync.sweep()
+    clock.now += GRACE
+    caplog.clear()
+
+    def pools() -> set[str]:
+        raise exceptions.PoolBusy("pods have not been listed yet")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(orchestrator, "pools", pools)
+        resync.sweep()
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+    # What is known of them stays.
+    resync.sweep()
+    assert orchestrator.calls == [("remove", orphan, None)]
+
+
 @pytest.mark.parametrize("answer", [exceptions.PoolBusy("held"), False])
 def test_an_orphan_that_is_busy_or_not_yet_gone_is_removed_by_a_later_sweep(
     make: Callable[..., Resync],

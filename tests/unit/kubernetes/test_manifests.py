@@ -80,6 +80,15 @@ def test_a_worker_gets_nothing_of_the_cluster(conf: cfg.ConfigOpts) -> None:
     assert environment == {"QINLING_WORKER_ID", "QINLING_WORKER_HOST", "QINLING_WORKER_PORT"}
 
 
+def test_a_worker_is_asked_often_only_until_it_is_up(conf: cfg.ConfigOpts) -> None:
+    (container,) = pod(conf, progress_deadline=120)["containers"]
+    startup, readiness = container["startupProbe"], container["readinessProbe"]
+    assert startup["httpGet"] == readiness["httpGet"] == container["livenessProbe"]["httpGet"]
+    assert (startup["periodSeconds"], readiness["periodSeconds"]) == (1, 10)
+    # A pool that does not come up is late before its workers are started anew.
+    assert startup["periodSeconds"] * startup["failureThreshold"] > 120
+
+
 def test_requests_are_below_limits_so_that_a_resize_keeps_the_class(conf: cfg.ConfigOpts) -> None:
     resources = pod(conf, startup_cpu=2000, cpu_request=10, worker_memory=960)["containers"][0][
         "resources"

@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.orchestrator.kubernetes import names, pool
+from qinling.orchestrator.kubernetes import names, pool, wake
 from qinling.orchestrator.kubernetes.manifests import Templates
 from qinling.orchestrator.kubernetes.pool import KubernetesOrchestrator
 from tests.unit.kubernetes.objects import (
@@ -37,6 +37,7 @@ class Api:
     :ivar errors: raised by the next calls, by method.
     :ivar there: what `get` finds by path.
     :ivar admit: changes what is written, as a mutating webhook does.
+    :ivar status: of what was applied.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Api:
         self.errors: dict[str, list[Exception]] = {}
         self.there: dict[str, Object] = {}
         self.admit: Callable[[Object], object] = lambda _: None
+        self.status: Object = {}
         self._versions = iter(range(1000, 2000))
 
     def _note(self, method: str, path: str, body: Object | None = None) -> None:
@@ -75,6 +77,7 @@ class Api:
             "resourceVersion": str(next(self._versions)),
             "generation": 4,
         }
+        made["status"] = self.status
         return made
 
     def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
@@ -429,10 +432,14 @@ def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
     api: Api,
     templates: Templates,
     now: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(wake.random, "uniform", lambda _, bound: bound)
     full = refused("exceeded quota: q")
     counts: dict[str, Any] = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
-    driver = make(deployment(templates, SPEC, full, counts=counts))
+    found = deployment(templates, SPEC, full, counts=counts)
+    api.status = found["status"]
+    driver = make(found)
     first = driver.apply(SPEC)
     assert first.retry_in == pytest.approx(5.0)
     assert api.calls == []
@@ -452,11 +459,34 @@ def test_a_pool_that_may_create_no_worker_is_woken_now_and_then(
             carried={names.WAKE: woken},
         )
     )
+    assert driver.apply(SPEC).retry_in == pytest.approx(10.0)
+    now[0] += 5.0
     driver.apply(SPEC)
     assert len(api.calls) == 1
     now[0] += 5.0
     driver.apply(SPEC)
     assert api.bodies[-1]["metadata"]["annotations"][names.WAKE] != woken
+
+
+def test_a_pool_that_could_not_be_woken_for_a_conflict_is_woken_at_the_next_try(
+    make: Callable[..., KubernetesOrchestrator],
+    api: Api,
+    templates: Templates,
+    now: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wake.random, "uniform", lambda _, bound: bound)
+    full = deployment(templates, SPEC, refused("exceeded quota: q"), counts={"replicas": 1})
+    driver = make(full)
+    driver.apply(SPEC)
+    now[0] += 5.0
+    api.errors["apply"] = [exceptions.ClusterRefusal("the object has been modified", 409)]
+    api.there[OF_POOL] = full
+    with pytest.raises(exceptions.PoolBusy):
+        driver.apply(SPEC)
+    now[0] += 0.2
+    driver.apply(SPEC)
+    assert [method for method, _ in api.calls] == ["apply", "get", "apply"]
 
 
 @pytest.mark.parametrize("image", ["python3", "python3:2"], ids=["the same", "another image"])
@@ -564,6 +594,28 @@ def test_a_pool_is_deleted_with_all_that_is_its_own_and_gone_when_nothing_is_lef
     assert api.calls[1:] == [("get", OF_POOL), ("delete", OF_SETS)]
 
 
+def test_a_pool_that_has_gone_unseen_is_gone_when_the_cluster_says_so(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    api.errors["delete"] = [exceptions.ClusterRefusal("not found", 404)]
+    assert driver.remove(POOL, 6) is False
+    assert driver.remove(POOL, 6) is True
+    assert api.calls == [("delete", OF_POOL), ("get", OF_POOL), ("delete", OF_SETS)]
+
+
+def test_a_pool_that_has_gone_unseen_is_made_anew(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates, replace(SPEC, revision=4)))
+    api.errors["apply"] = [exceptions.ClusterRefusal("uid mismatch", 409)]
+    with pytest.raises(exceptions.PoolBusy):
+        driver.apply(SPEC)
+    driver.apply(SPEC)
+    assert api.calls[-1] == ("apply", OF_POOL)
+    assert api.bodies[-1]["metadata"]["resourceVersion"] == "1"
+
+
 def test_a_pool_that_the_watch_has_not_seen_yet_is_deleted_too(
     make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
 ) -> None:
@@ -613,7 +665,7 @@ def test_nothing_is_kept_of_a_pool_that_another_engine_has_removed(
     driver._deployments.drop(full)
     driver._pods.drop(crashed)
     assert driver.pools() == []
-    assert (driver._applied, driver._hints._pools, driver._waker._due) == ({}, {}, {})
+    assert (driver._applied, driver._hints._pools, driver._waker._pools) == ({}, {}, {})
     # One that is refused has nothing there, and is asked for again and again.
     api.errors["apply"] = [exceptions.ClusterRefusal("it is not allowed", 403)]
     driver.apply(SPEC)

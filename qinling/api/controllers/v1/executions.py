@@ -9,11 +9,11 @@ from oslo_config import cfg
 from qinling import context, exceptions
 from qinling.api import query
 from qinling.api.controllers import routing
-from qinling.api.middleware import auth
+from qinling.api.controllers.routing import caller_of
 from qinling.api.types import executions as types
 from qinling.api.types.base import Uuid, expose
 from qinling.db import api as db_api
-from qinling.db import executions, functions, runtimes
+from qinling.db import executions, function_aliases, function_versions, functions, runtimes
 from qinling.execution.dispatch import Dispatcher
 from qinling.policies import executions as policies
 from qinling.states import ExecutionStatus, RuntimeStatus
@@ -49,7 +49,7 @@ class ExecutionsController(routing.Resource):
 
     @expose(types.Execution, body=types.ExecutionCreate, status_code=201)
     def create(self, body: types.ExecutionCreate) -> types.Execution:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         caller.can(policies.CREATE)
         values = {"input": None, "description": None, "function_alias": None} | body.given()
         function = self._function(caller, values)
@@ -61,14 +61,15 @@ class ExecutionsController(routing.Resource):
         if values["sync"]:
             row = self._dispatcher.start(values, function, caller)
         else:
-            row = self._db.write(executions.create, values | {"owner": None, "worker_id": None})
+            nobodys = values | {"owner": None, "worker_id": None}
+            row = self._db.write(executions.create, nobodys, function.revision)
             self._engine.execute(caller, row.id)
         return types.Execution.from_row(row)
 
     @routing.takes_query
     @expose(types.Executions)
     def show_all(self) -> types.Executions:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf)
         everything = asked.all_projects or asked.filters_project
@@ -85,11 +86,11 @@ class ExecutionsController(routing.Resource):
 
     @expose(types.Execution, Uuid())
     def show(self, execution_id: str) -> types.Execution:
-        return types.Execution.from_row(self._visible(_caller(), execution_id))
+        return types.Execution.from_row(self._visible(caller_of(pecan.request), execution_id))
 
     @expose(None, Uuid())
     def show_log(self, execution_id: str) -> pecan.Response:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         execution = self._visible(caller, execution_id)
         caller.can(policies.SHOW_LOG, {"project_id": execution.project_id})
         printed = self._db.read(executions.log, execution.id)
@@ -101,7 +102,7 @@ class ExecutionsController(routing.Resource):
 
     @expose(None, Uuid(), status_code=204)
     def delete(self, execution_id: str) -> None:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         execution = self._visible(caller, execution_id)
         caller.can(policies.DELETE, {"project_id": execution.project_id})
         self._db.write(executions.remove, execution.id)
@@ -111,21 +112,30 @@ class ExecutionsController(routing.Resource):
     def _function(
         self, caller: context.RequestContext, values: dict[str, Any]
     ) -> functions.Function:
-        """What is to be run.
+        """What is to be run; an alias in ``values`` is replaced by what it stands for.
 
         :raises BadRequest, NotFound: there is no such thing for this caller.
         :raises Conflict: its runtime runs nothing now.
         """
-        function_id = values.get("function_id")
-        if function_id is None:
+        name, version = values["function_alias"], values["function_version"]
+        if name is not None:
+            if "function_id" in values or version:
+                raise exceptions.BadRequest(
+                    "function_alias: it stands for a function and a version; give either it or "
+                    "function_id."
+                )
+            alias = self._db.read(function_aliases.get, caller.project_id, name)
+            values |= {
+                "function_id": alias.function_id,
+                "function_version": alias.function_version,
+            }
+        elif "function_id" not in values:
             raise exceptions.BadRequest("function_id: it, or function_alias, is required.")
-        function = self._db.read(functions.get, function_id)
+        function = self._db.read(functions.get, values["function_id"])
         if function.project_id != caller.project_id:
             raise exceptions.NotFound.of("Function", function.id)
         if values["function_version"]:
-            raise exceptions.NotFound(
-                f"Version {values['function_version']} of function {function.id} does not exist."
-            )
+            self._db.read(function_versions.get, function.id, values["function_version"])
         if function.runtime_id is None:
             raise exceptions.Conflict(f"Function {function.id}: images cannot be run yet.")
         runtime = self._db.read(runtimes.get, function.runtime_id)
@@ -143,8 +153,3 @@ class ExecutionsController(routing.Resource):
         if execution.project_id != caller.project_id and not caller.may(policies.SHOW_ALL):
             raise exceptions.NotFound.of("Execution", execution_id)
         return execution
-
-
-def _caller() -> context.RequestContext:
-    caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
-    return caller

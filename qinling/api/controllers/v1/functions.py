@@ -1,19 +1,18 @@
 """``/v1/functions``."""
 
-import contextlib
 import functools
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import pecan
 from oslo_config import cfg
-from oslo_log import log
 
 from qinling import context, exceptions
 from qinling.api import query
-from qinling.api.controllers import routing
-from qinling.api.middleware import auth, forms
+from qinling.api.controllers import packages, routing
+from qinling.api.controllers.routing import ATTEMPTS, caller_of
+from qinling.api.controllers.v1 import function_versions, workers
+from qinling.api.middleware import forms
 from qinling.api.types import functions as types
 from qinling.api.types.base import Uuid, expose
 from qinling.conf import resource_limits
@@ -28,8 +27,6 @@ from qinling.storage import inspection
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
 
-LOG = log.getLogger(__name__)
-
 FIELDS = dict.fromkeys(functions.LISTED, query.TEXT) | {
     "cpu": query.NUMBER,
     "memory_size": query.NUMBER,
@@ -42,8 +39,6 @@ FIELDS = dict.fromkeys(functions.LISTED, query.TEXT) | {
 
 DEFAULT_ENTRY = "main.main"
 
-# Lost races in a row after which a change is given up.
-_ATTEMPTS = 10
 _MIB = 1024**2
 
 
@@ -63,7 +58,13 @@ class FunctionsController(routing.Resource):
         self._conf = conf
         self._db = db
         self._engine = engine
-        self._store = store
+        self._packages = packages.Packages(db, store)
+        self.nested = (
+            function_versions.FunctionVersionsController(
+                conf, db, engine, self._packages, self._visible
+            ),
+            workers.WorkersController(conf, db, engine, self._visible),
+        )
 
     @functools.cached_property
     def _limits(self) -> dict[str, resource_limits.Bounds]:
@@ -71,7 +72,7 @@ class FunctionsController(routing.Resource):
 
     @expose(types.Function, body=types.FunctionCreate, status_code=201)
     def create(self, body: types.FunctionCreate) -> types.Function:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         caller.can(policies.CREATE)
         code, values = body.parts()
         if code is None:
@@ -98,14 +99,14 @@ class FunctionsController(routing.Resource):
                 "package: it is required, as a file part of a multipart/form-data body."
             )
         self._check_package(upload, code, made["entry"])
-        with self._kept(upload) as package:
-            row = self._db.write(functions.create, made | package)
+        with self._packages.kept(upload) as package:
+            row = self._db.write(functions.create, made | _of(package))
         return types.Function.from_row(row)
 
     @routing.takes_query
     @expose(types.Functions)
     def show_all(self) -> types.Functions:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf)
         everything = asked.all_projects or asked.filters_project
@@ -123,7 +124,7 @@ class FunctionsController(routing.Resource):
     @routing.takes_query
     @expose(types.Function, Uuid())
     def show(self, function_id: str) -> types.Function | pecan.Response:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         download = query.flag(pecan.request, "download")
         function = self._visible(caller, function_id)
         if not download:
@@ -131,11 +132,11 @@ class FunctionsController(routing.Resource):
         caller.can(policies.DOWNLOAD, _target(function))
         if function.package is None:
             raise exceptions.NoPackage(function.id)
-        return download_of(self._store.open(function.package), function.id)
+        return self._packages.download(function.package, function.id)
 
     @expose(types.Function, Uuid(), body=types.FunctionUpdate)
     def update(self, function_id: str, body: types.FunctionUpdate) -> types.Function:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         code, values = body.parts()
         function = self._visible(caller, function_id)
         caller.can(policies.UPDATE, _target(function))
@@ -145,38 +146,42 @@ class FunctionsController(routing.Resource):
         if upload is not None:
             entry = values.get("entry", function.entry)
             self._check_package(upload, code or types.Code(types.PACKAGE), entry)
-        with self._kept(upload) as package:
-            function, changes = self._change(function, values | package)
+        if upload is None:
+            function, changes = self._change(function, values)
+        else:
+            with self._packages.kept(upload) as package:
+                function, changes = self._change(function, values | _of(package))
         if not changes.keys() <= functions.DESCRIPTIVE:
             self._engine.update_function(caller, function_id)
-        if "package" in changes:
-            self._forget(function.package)
+        if "package" in changes and function.package is not None:
+            self._packages.forget(function.package)
         return types.Function.from_row(self._db.read(functions.get, function_id))
 
     @expose(None, Uuid(), status_code=204)
     def delete(self, function_id: str) -> None:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         function = self._visible(caller, function_id)
         caller.can(policies.DELETE, _target(function))
-        for _ in range(_ATTEMPTS):
-            if self._db.write(functions.delete, function):
-                break
+        for _ in range(ATTEMPTS):
+            deleted = self._db.write(functions.delete, function)
+            if deleted is not None:
+                self._engine.delete_function(caller, function_id)
+                self._packages.forget(*deleted)
+                return
             function = self._db.read(functions.get, function_id)
-        else:
-            raise _too_busy(function_id)
-        self._engine.delete_function(caller, function_id)
-        self._forget(function.package)
+        raise _too_busy(function_id)
 
     def _change(
         self, function: functions.Function, values: dict[str, Any]
     ) -> tuple[functions.Function, dict[str, Any]]:
         """Make a function have ``values``; it as it was before, and what was changed of it."""
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             changes = {
                 name: value for name, value in values.items() if value != getattr(function, name)
             }
             if "entry" in changes and "package" not in changes:
-                self._check_entry(function, changes["entry"])
+                assert function.package is not None
+                self._packages.check_entry(function.package, changes["entry"])
             if not changes or self._db.write(functions.update, function, changes):
                 return function, changes
             function = self._db.read(functions.get, function.id)
@@ -221,77 +226,20 @@ class FunctionsController(routing.Resource):
             )
         inspection.check(upload.file, self._conf.storage.max_unpacked_size * _MIB, entry)
 
-    def _check_entry(self, function: functions.Function, entry: str) -> None:
-        assert function.package is not None
-        with self._store.open(function.package) as package:
-            inspection.check_entry(package, entry)
-
-    @contextlib.contextmanager
-    def _kept(self, upload: storage.Upload | None) -> Iterator[dict[str, str]]:
-        """While a row is written that refers to an upload: the upload is in the store.
-
-        Entered with what the row says of it; nothing when there is none.
-        """
-        if upload is None:
-            yield {}
-            return
-        try:
-            with self._store.holding():
-                package = self._store.put(upload)
-                code = types.Code(types.PACKAGE, md5sum=package.md5sum)
-                yield {"package": package.digest, "code": code.stored()}
-        except exceptions.QinlingError:
-            # No row refers to it after all.
-            self._forget(upload.package.digest)
-            raise
-
-    def _forget(self, digest: str | None) -> None:
-        """Remove a package that nothing may refer to any more."""
-        if digest is None:
-            return
-        try:
-            self._store.remove(digest, lambda: self._db.read(functions.package_is_used, digest))
-        except exceptions.Unavailable as error:
-            # What was asked for is done; this is only space.
-            LOG.warning("Package %s stays in the store: %s", digest, error)
-
-
-class _Pieces:
-    """A file as the body of an answer."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def __iter__(self) -> Iterator[bytes]:
-        while piece := self._file.read(64 * 1024):
-            yield piece
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def download_of(file: BinaryIO, name: str) -> pecan.Response:
-    """The answer that is a package, under the name that the contract gives it."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    answer = pecan.Response(app_iter=_Pieces(file), content_type="application/zip", charset=None)
-    answer.content_length = size
-    answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
-    return answer
-
-
-def _caller() -> context.RequestContext:
-    caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
-    return caller
-
 
 def _target(function: functions.Function) -> dict[str, Any]:
     """What a policy may look at: whose function it is."""
     return {"project_id": function.project_id}
 
 
+def _of(package: storage.Package) -> dict[str, str]:
+    """What a row says of a package."""
+    code = types.Code(types.PACKAGE, md5sum=package.md5sum)
+    return {"package": package.digest, "code": code.stored()}
+
+
 def _refuse_upload(what: str) -> None:
-    if forms.UPLOAD in pecan.request.environ and pecan.request.environ[forms.UPLOAD] is not None:
+    if pecan.request.environ.get(forms.UPLOAD) is not None:
         raise exceptions.BadRequest(f"package: a function that is {what} has none.")
 
 

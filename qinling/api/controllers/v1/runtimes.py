@@ -9,11 +9,11 @@ from oslo_config import cfg
 from qinling import context, exceptions
 from qinling.api import query
 from qinling.api.controllers import routing
-from qinling.api.middleware import auth
+from qinling.api.controllers.routing import ATTEMPTS, caller_of
 from qinling.api.types import runtimes as types
 from qinling.api.types.base import Uuid, expose
 from qinling.db import api as db_api
-from qinling.db import runtimes
+from qinling.db import runtimes, workers
 from qinling.policies import runtimes as policies
 from qinling.states import RuntimeStatus
 
@@ -26,9 +26,6 @@ FIELDS = dict.fromkeys(runtimes.LISTED, query.TEXT) | {
     "created_at": query.TIME,
     "updated_at": query.TIME,
 }
-
-# Lost races in a row after which a change is given up.
-_ATTEMPTS = 10
 
 
 class RuntimesController(routing.Resource):
@@ -45,7 +42,7 @@ class RuntimesController(routing.Resource):
 
     @expose(types.Runtime, body=types.RuntimeCreate, status_code=201)
     def create(self, body: types.RuntimeCreate) -> types.Runtime:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         caller.can(policies.CREATE)
         values = {"name": None, "description": None} | body.given()
         row = self._db.write(
@@ -58,7 +55,7 @@ class RuntimesController(routing.Resource):
     @routing.takes_query
     @expose(types.Runtimes)
     def show_all(self) -> types.Runtimes:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf)
         everything = asked.all_projects or asked.filters_project
@@ -75,27 +72,28 @@ class RuntimesController(routing.Resource):
 
     @expose(types.Runtime, Uuid())
     def show(self, runtime_id: str) -> types.Runtime:
-        return types.Runtime.from_row(self._visible(_caller(), runtime_id))
+        return types.Runtime.from_row(self._visible(caller_of(pecan.request), runtime_id))
 
     @expose(types.Pool, Uuid())
     def show_pool(self, runtime_id: str) -> types.Pool:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         runtime = self._visible(caller, runtime_id)
         caller.can(policies.SHOW_POOL, _target(runtime))
         return types.Pool.from_row(runtime)
 
     @expose(types.Runtime, Uuid(), body=types.RuntimeUpdate)
     def update(self, runtime_id: str, body: types.RuntimeUpdate) -> types.Runtime:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         values = body.given()
         runtime = self._visible(caller, runtime_id)
         caller.can(policies.UPDATE, _target(runtime))
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if not _new_image(runtime, values):
                 words = {name: values[name] for name in runtimes.DESCRIPTIVE if name in values}
                 if words:
                     self._db.write(runtimes.describe, runtime_id, words)
                 return self._answer(runtime_id)
+            self._check_unclaimed(runtime)
             if self._db.write(runtimes.upgrade, runtime, values):
                 self._engine.update_runtime(caller, runtime_id)
                 return self._answer(runtime_id)
@@ -104,10 +102,10 @@ class RuntimesController(routing.Resource):
 
     @expose(None, Uuid(), status_code=204)
     def delete(self, runtime_id: str) -> None:
-        caller = _caller()
+        caller = caller_of(pecan.request)
         runtime = self._visible(caller, runtime_id)
         caller.can(policies.DELETE, _target(runtime))
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             if runtime.status is RuntimeStatus.DELETING:
                 return
             if self._db.write(runtimes.delete, runtime):
@@ -119,6 +117,15 @@ class RuntimesController(routing.Resource):
     def _answer(self, runtime_id: str) -> types.Runtime:
         return types.Runtime.from_row(self._db.read(runtimes.get, runtime_id))
 
+    def _check_unclaimed(self, runtime: runtimes.Runtime) -> None:
+        """:raises Forbidden: functions have workers of the image that is to be changed."""
+        claimed = self._db.read(workers.of_runtime, runtime.id)
+        if claimed:
+            raise exceptions.Forbidden(
+                f"image: functions of runtime {runtime.id} have {len(claimed)} workers; detach "
+                f"them first (function {claimed[0].function_id} has one)."
+            )
+
     def _visible(self, caller: context.RequestContext, runtime_id: str) -> runtimes.Runtime:
         """The runtime, if it exists for this caller."""
         caller.can(policies.SHOW)
@@ -127,11 +134,6 @@ class RuntimesController(routing.Resource):
         if not visible and not caller.may(policies.SHOW_ALL):
             raise exceptions.NotFound.of("Runtime", runtime_id)
         return runtime
-
-
-def _caller() -> context.RequestContext:
-    caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
-    return caller
 
 
 def _target(runtime: runtimes.Runtime) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""``/v1/functions/{id}/workers`` and what changes how many there are."""
+"""``/v1/functions/{id}/workers``, and what changes how many a function, or a version, has."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pecan
@@ -8,39 +9,53 @@ from oslo_config import cfg
 from qinling import context, exceptions
 from qinling.api import query
 from qinling.api.controllers import routing
-from qinling.api.middleware import auth
+from qinling.api.controllers.routing import caller_of
 from qinling.api.types import workers as types
 from qinling.api.types.base import Uuid, expose
+from qinling.api.types.function_versions import Position
 from qinling.db import api as db_api
-from qinling.db import demands, functions, workers
-from qinling.policies import functions as function_policies
+from qinling.db import demands, function_versions, functions, workers
 from qinling.policies import workers as policies
 from qinling.states import WorkerStatus
 
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
 
-_ITSELF = 0
-
 
 class WorkersController(routing.Resource):
+    """
+    :param visible: the function of an id, if it exists for a caller.
+    """
+
     routes = {
         (None, "workers"): {"GET": "show_all"},
         (None, "scale_up"): {"POST": "scale_up"},
         (None, "scale_down"): {"POST": "scale_down"},
         (None, "detach"): {"POST": "detach"},
+        (None, "versions", None, "scale_up"): {"POST": "scale_up_version"},
+        (None, "versions", None, "scale_down"): {"POST": "scale_down_version"},
+        (None, "versions", None, "detach"): {"POST": "detach_version"},
     }
 
-    def __init__(self, conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        db: db_api.Database,
+        engine: "EngineNotifier",
+        visible: Callable[[context.RequestContext, str], functions.Function],
+    ) -> None:
         self._most = conf.engine.max_workers_per_function
         self._db = db
         self._engine = engine
+        self._visible = visible
 
     @routing.takes_query
     @expose(types.Workers, Uuid())
     def show_all(self, function_id: str) -> types.Workers:
-        _, function = self._function(policies.LIST, function_id)
+        caller = caller_of(pecan.request)
         version = query.number(pecan.request, "function_version")
+        function = self._visible(caller, function_id)
+        caller.can(policies.LIST, {"project_id": function.project_id})
         rows = self._db.read(workers.of_function, function.id)
         return types.Workers(
             workers=[
@@ -53,43 +68,54 @@ class WorkersController(routing.Resource):
 
     @expose(None, Uuid(), body=types.Scale, status_code=202)
     def scale_up(self, function_id: str, body: types.Scale) -> None:
-        caller, function = self._function(policies.SCALE_UP, function_id)
-        self._scale(caller, function, body.count)
+        self._scale(policies.SCALE_UP, function_id, 0, body.count)
 
     @expose(None, Uuid(), body=types.Scale, status_code=202)
     def scale_down(self, function_id: str, body: types.Scale) -> None:
-        caller, function = self._function(policies.SCALE_DOWN, function_id)
-        self._scale(caller, function, -body.count)
+        self._scale(policies.SCALE_DOWN, function_id, 0, -body.count)
 
     @expose(None, Uuid(), status_code=202)
     def detach(self, function_id: str) -> None:
-        caller, function = self._function(policies.DETACH, function_id)
-        self._db.write(demands.let_go, function.id, _ITSELF)
-        self._engine.update_function(caller, function.id)
+        self._detach(function_id, 0)
 
-    def _scale(
-        self, caller: context.RequestContext, function: functions.Function, more: int
-    ) -> None:
+    @expose(None, Uuid(), Position(), body=types.Scale, status_code=202)
+    def scale_up_version(self, function_id: str, number: int, body: types.Scale) -> None:
+        self._scale(policies.SCALE_UP, function_id, number, body.count)
+
+    @expose(None, Uuid(), Position(), body=types.Scale, status_code=202)
+    def scale_down_version(self, function_id: str, number: int, body: types.Scale) -> None:
+        self._scale(policies.SCALE_DOWN, function_id, number, -body.count)
+
+    @expose(None, Uuid(), Position(), status_code=202)
+    def detach_version(self, function_id: str, number: int) -> None:
+        self._detach(function_id, number)
+
+    def _scale(self, rule: str, function_id: str, version: int, more: int) -> None:
+        caller, function = self._target(rule, function_id, version)
         if function.runtime_id is None:
             raise exceptions.BadRequest(f"Function {function.id} is an image: it has no workers.")
-        if not self._db.write(demands.change, function.id, _ITSELF, more, self._most):
+        if not self._db.write(demands.change, function.id, version, more, self._most):
             raise exceptions.BadRequest(
                 f"count: function {function.id} would have more than the {self._most} workers "
                 "allowed."
             )
         self._engine.update_function(caller, function.id)
 
-    def _function(
-        self, rule: str, function_id: str
-    ) -> tuple[context.RequestContext, functions.Function]:
-        """Who asks, and for what.
+    def _detach(self, function_id: str, version: int) -> None:
+        caller, function = self._target(policies.DETACH, function_id, version)
+        self._db.write(demands.let_go, function.id, version)
+        self._engine.update_function(caller, function.id)
 
-        :raises NotFound: it does not exist for this caller.
+    def _target(
+        self, rule: str, function_id: str, version: int
+    ) -> tuple[context.RequestContext, functions.Function]:
+        """Who asks, and for which function.
+
+        :raises NotFound: there is no such version of it, or it does not exist for this caller.
         """
-        caller: context.RequestContext = pecan.request.environ[auth.CONTEXT]
-        caller.can(function_policies.SHOW)
-        function = self._db.read(functions.get, function_id)
-        if function.project_id != caller.project_id and not caller.may(function_policies.SHOW_ALL):
-            raise exceptions.NotFound.of("Function", function_id)
+        caller = caller_of(pecan.request)
+        function = self._visible(caller, function_id)
         caller.can(rule, {"project_id": function.project_id})
+        if version:
+            self._db.read(function_versions.get, function.id, version)
         return caller, function

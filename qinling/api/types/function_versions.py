@@ -1,0 +1,66 @@
+"""Versions of functions on the wire."""
+
+from typing import Self
+
+from wsme import types as wtypes
+
+from qinling.api.types.base import Number, Text, Type, readonly, time
+from qinling.db import function_versions
+
+
+class Position(wtypes.UserType):  # type: ignore[misc]
+    """The number of a version in a URL."""
+
+    basetype = str
+    name = "version"
+
+    @staticmethod
+    def frombasetype(value: str) -> int:
+        return Number.validate(value)
+
+
+class FunctionVersion(Type):
+    """A version as every call answers it."""
+
+    id = str
+    function_id = str
+    version_number = int
+    description = str
+    count = int
+    project_id = str
+    created_at = str
+    updated_at = str
+
+    @classmethod
+    def from_row(cls, row: function_versions.FunctionVersion) -> Self:
+        return cls(
+            id=row.id,
+            function_id=row.function_id,
+            version_number=row.version_number,
+            description=row.description,
+            count=row.count,
+            project_id=row.project_id,
+            created_at=time(row.created_at),
+            updated_at=time(row.updated_at),
+        )
+
+
+class FunctionVersions(Type):
+    """A list; ``next`` is there when it goes on."""
+
+    function_versions = [FunctionVersion]
+    next = wtypes.wsattr(str)
+
+
+class FunctionVersionCreate(Type):
+    """The body of ``POST``."""
+
+    description = Text(longest=255, lines=True)
+
+    id = readonly(str)
+    function_id = readonly(str)
+    version_number = readonly(int)
+    count = readonly(int)
+    project_id = readonly(str)
+    created_at = readonly(str)
+    updated_at = readonly(str)

@@ -1,0 +1,120 @@
+"""Functions whose import does what an import should not."""
+
+import time
+
+import pytest
+
+from tests.fixtures.process import wait_until
+from tests.fixtures.worker import MB, Worker
+
+PID = "import os\ndef main(): return os.getpid()\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "log"),
+    [
+        ("raise ValueError('at once')", "ValueError: at once", "line 1, in <module>"),
+        ("def main(:", "SyntaxError", "def main(:"),
+        ("import nowhere", "No module named 'nowhere'", "ModuleNotFoundError"),
+        ("import sys; sys.exit('enough')", "enough", "SystemExit"),
+        ("def other(): pass", "has no function main", "has no function main"),
+        ("main = 7", "has no function main", "has no function main"),
+        ("import os; print('on'); os._exit(3)", "The import failed", "on\n"),
+        ("import time; print('on'); time.sleep(600)", "longer than 1 s", "on\n"),
+        ("while True: pass", "longer than 1 s", "longer than 1 s"),
+        ("x = bytearray(1 << 30)", "MemoryError", "MemoryError"),
+        (
+            (
+                "import mmap, time\na = mmap.mmap(-1, 300 << 20)\n"
+                "for n in range(0, 300 << 20, 4096): a[n] = 1\ntime.sleep(600)"
+            ),
+            "too much memory",
+            "too much memory",
+        ),
+        ("import os, time\nos.closerange(0, 99999)\ntime.sleep(600)", "import failed", "failed"),
+        (
+            (
+                "import os\nfor n in os.listdir('/proc/self/fd'):\n"
+                " try: os.write(int(n), b'\\0\\0\\0\\x02[]')\n except OSError: pass\n"
+            ),
+            "cannot",
+            "",
+        ),
+    ],
+)
+def test_an_import_that_fails_is_told_in_every_execution(
+    worker: Worker, source: str, error: str, log: str
+) -> None:
+    began = time.monotonic()
+    answer = worker.specialize(source, import_timeout=1)
+    assert time.monotonic() - began < 5
+    assert answer["imported"] is False
+    for _ in range(2):
+        told = worker.run()
+        assert told["status"] == "failed"
+        assert told["output"] == answer["error"]
+        assert log in told["log"]
+    if error != "cannot":
+        assert error in answer["error"]
+    # Nobody is left but supervisor and clean zygote.
+    wait_until(lambda: len(worker.processes()) == 2, 10, "nobody is left")
+    assert worker.ask("POST", "/drain")[0] == 202
+    assert worker.process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        (
+            "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True)"
+            ".start()\n"
+        ),
+        "import socket\nkept = socket.create_server(('127.0.0.1', 0))\n",
+        "import os\nkept = os.pipe()\n",
+        "import select\nkept = select.epoll()\n",
+        "import subprocess\nkept = subprocess.Popen(['sleep', '600'])\n",
+    ],
+)
+def test_what_an_import_leaves_is_each_slots_own(worker: Worker, source: str) -> None:
+    assert worker.specialize("count = 0\n" + source + PID + CHECK)["imported"]
+    for _ in range(3):
+        answer = worker.run()
+        assert answer["status"] == "success", answer
+        assert answer["output"] >= 1
+    assert worker.run("leave")["status"] == "failed"
+    assert worker.run()["status"] == "success"
+
+
+CHECK = """
+def main(do=None):
+    if do == "leave":
+        os._exit(0)
+    return len(os.listdir("/proc/self/task"))
+"""
+
+
+def test_a_thread_of_the_import_runs_in_each_slot(worker: Worker) -> None:
+    worker.specialize(
+        "import threading, queue, time\n"
+        "asked, done = queue.Queue(), queue.Queue()\n"
+        "def work():\n    while True: done.put(asked.get() * 2)\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "def main(n): asked.put(n); return done.get(timeout=5)\n"
+    )
+    for n in range(4):
+        assert worker.run(f'{{"n": {n}}}')["output"] == 2 * n
+
+
+def test_what_is_forked_shares_what_the_import_has_made(worker: Worker) -> None:
+    worker.specialize("import os\nmade_in = os.getpid()\ndef main(): return made_in")
+    assert len({worker.run()["output"] for _ in range(6)}) == 1
+
+
+def test_the_import_has_memory_of_its_own(worker: Worker) -> None:
+    # More than an execution may have; and an execution has all of its own beside.
+    worker.specialize(
+        "kept = bytearray(64 << 20)\ndef main(): return len(bytearray(16 << 20))",
+        memory_size=32 * MB,
+    )
+    for _ in range(3):
+        assert worker.run()["output"] == 16 << 20
