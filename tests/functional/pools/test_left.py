@@ -32,6 +32,24 @@ def driver(namespace: tuple[str, str]) -> Iterator[KubernetesOrchestrator]:
     found.stop()
 
 
+@pytest.mark.parametrize("how", ["Foreground", "Background", "Orphan"])
+def test_claimed_workers_go_with_their_pool_however_its_deployment_was_deleted(
+    cluster: Cluster, driver: KubernetesOrchestrator, namespace: tuple[str, str], how: str
+) -> None:
+    inside, _ = namespace
+    spec = PoolSpec(str(uuid4()), "python3", 2, True, 1)
+    wait_until(lambda: driver.apply(spec).ready, 30, "the pool")
+    found = [wait_until(lambda: driver.claim(spec.id), 30, "a worker") for _ in range(3)]
+    assert driver.claimed(spec.id) == {worker.id: True for worker in found if worker is not None}
+    if how != "Foreground":
+        name = names.deployment(spec.id)
+        cluster.client.delete("deployments", name, inside, propagationPolicy=how)
+    wait_until(lambda: driver.remove(spec.id, 1), 60, "its removal")
+    assert driver.claimed(spec.id) == {}
+    for kind in ("pods", "replicasets", "deployments"):
+        assert cluster.client.list(kind, inside) == []
+
+
 def test_a_replica_set_that_lost_its_deployment_before_it_had_a_worker_is_removed(
     cluster: Cluster, driver: KubernetesOrchestrator, namespace: tuple[str, str]
 ) -> None:
