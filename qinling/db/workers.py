@@ -11,6 +11,7 @@ from qinling.db import models
 from qinling.states import WorkerStatus
 
 Table: sa.Table = models.Worker.__table__  # type: ignore[assignment]
+_Demands: sa.Table = models.Demand.__table__  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,31 @@ def _worker(row: sa.Row[Any]) -> Worker:
     return Worker(**values)
 
 
-def create(connection: sa.Connection, worker: Worker) -> None:
+def create(connection: sa.Connection, worker: Worker) -> bool:
+    """Have one more; False when there are as many as are wanted, as by another engine."""
+    # Locked, so that of two engines the second one counts what the first has made.
+    wanted = connection.execute(
+        sa.select(_Demands.c.wanted)
+        .where(
+            _Demands.c.function_id == worker.function_id,
+            _Demands.c.function_version == worker.function_version,
+        )
+        .with_for_update()
+    ).scalar()
+    there = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(Table)
+        .where(
+            Table.c.function_id == worker.function_id,
+            Table.c.function_version == worker.function_version,
+            Table.c.revision == worker.revision,
+            Table.c.status != WorkerStatus.DRAINING,
+        )
+    ).scalar_one()
+    if wanted is None or there >= wanted:
+        return False
     connection.execute(sa.insert(Table), {name: getattr(worker, name) for name in _NAMES})
+    return True
 
 
 def find(connection: sa.Connection, worker_id: str) -> Worker | None:

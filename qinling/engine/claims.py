@@ -153,7 +153,11 @@ class Claims:
         current: dict[tuple[str, int], list[workers.Worker]],
     ) -> bool:
         """Claim a worker for each turn; False when the pool ended before they did."""
+        # Of what another engine has seen to meanwhile.
+        enough = set[demands.Demand]()
         for demand in turns:
+            if demand in enough:
+                continue
             claimed = self._orchestrator.claim(runtime_id)
             if claimed is None:
                 return False
@@ -169,9 +173,12 @@ class Claims:
                 status=WorkerStatus.LOADING,
                 claimed_at=timeutils.utcnow(),
             )
-            self._db.write(workers.create, row)
-            current[_key(demand)].append(row)
-            self._load(row.id)
+            if self._db.write(workers.create, row):
+                current[_key(demand)].append(row)
+                self._load(row.id)
+            else:
+                enough.add(demand)
+                self._orchestrator.release(runtime_id, row.id)
         return True
 
 

@@ -28,6 +28,8 @@ class Pool:
         # Those that end though nobody here has let go of them.
         self.dying: set[str] = set()
         self.released: list[str] = []
+        # What somebody else does, once, between a claim and its row.
+        self.meanwhile: Callable[[], object] | None = None
 
     def claim(self, pool_id: str) -> base.Worker | None:
         if not self.free:
@@ -35,6 +37,9 @@ class Pool:
         self.free -= 1
         worker_id = str(uuid.uuid4())
         self.alive.add(worker_id)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         return base.Worker(worker_id, pool_id, "127.0.0.1:1")
 
     def claimed(self, _pool_id: str, _known: Collection[str] = ()) -> dict[str, bool]:
@@ -284,6 +289,26 @@ def test_a_worker_that_was_claimed_for_nobody_is_let_go_after_a_grace(
     monkeypatch.setattr(module, "_GRACE", 0.0)
     claims.reconcile(runtime_id)
     assert pool.alive == set()
+
+
+def test_two_engines_that_claim_at_once_keep_no_more_than_are_wanted(
+    conf: cfg.ConfigOpts,
+    claims: Claims,
+    db: db_api.Database,
+    pool: Pool,
+    loads: list[str],
+    function: Callable[..., str],
+    runtime_id: str,
+) -> None:
+    pool.free = 9
+    function_id = function(wanted=3)
+    other = Claims(conf, db, pool, Keys(conf), loads.append)  # type: ignore[arg-type]
+    pool.meanwhile = lambda: other.reconcile(runtime_id)
+    claims.reconcile(runtime_id)
+    assert len(having(db, function_id)) == len(loads) == 3
+    # The one that was too many is let go at once.
+    assert len(pool.released) == 1
+    assert pool.alive == set(loads)
 
 
 def test_ten_askers_for_one_more_worker_get_one(
