@@ -184,6 +184,32 @@ def test_an_engine_that_was_away_goes_on_with_the_claimed_pods(
     assert pod_of(site, runtime_id, function_id)["metadata"]["uid"] == before["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("site", ["distributed"], indirect=True)
+def test_two_engines_claim_no_worker_twice_and_none_too_many(
+    site: Site, cluster: Cluster, runtime_id: str
+) -> None:
+    client = site.client
+    assert isinstance(site.deployment, Distributed)
+    with site.deployment.second_engine() as second:
+        second.wait_for_line("The engine is running", timeout=30)
+        wait_until(lambda: cluster.watches.count("pods") >= 2, 30, "both engines watching")
+        before = claimed(site, runtime_id).keys()
+        made = [client.create_function(runtime_id, GREETER, timeout=30)["id"] for _ in range(3)]
+        with concurrent.futures.ThreadPoolExecutor(12) as pool:
+            calls = [
+                pool.submit(client.execute, function_id, input='{"sleep": 3}')
+                for function_id in made * 4
+            ]
+            assert {output(call.result()) for call in calls} == {"hello world"}
+        workers = [worker for function_id in made for worker in client.workers(function_id)]
+        assert len(workers) == len(set(workers)) == 6
+        wait_until(
+            lambda: claimed(site, runtime_id).keys() - before == set(workers),
+            30,
+            "no worker of nobody's",
+        )
+
+
 def _is_of_the_resync(call: Call) -> bool:
     return call.verb in ("list", "watch") or call.resource.endswith("networkpolicies")
 
