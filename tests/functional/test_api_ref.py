@@ -63,8 +63,8 @@ def same_shape(answer: Any, wanted: Any, place: str = "answer") -> None:
         assert answer, f"{place} is empty"
         for number, item in enumerate(answer):
             same_shape(item, wanted[0], f"{place}[{number}]")
-    elif place.endswith("project_id"):
-        # Without Keystone the project has a name for its id.
+    elif place.endswith(("project_id", "worker_name")):
+        # Without Keystone the project has a name for its id; a local worker has an id for its name.
         assert isinstance(answer, str), place
     else:
         assert form(answer) == form(wanted), f"{place}: {answer!r}, and {wanted!r} in the sample"
@@ -81,6 +81,7 @@ class Life:
         self.client = client
         self.id = ""
         self.function = ""
+        self.execution = ""
 
     def _checked(self, answer: requests.Response, status: int, name: str) -> Any:
         assert answer.status_code == status, answer.text
@@ -172,6 +173,36 @@ class Life:
     def show_function(self) -> None:
         self._show(self.function, "functions/show-function-response.json")
 
+    def scale(self) -> None:
+        body = sample("workers/scale-request.json")
+        for action in ("scale_up", "scale_down"):
+            answer = self.client.call("POST", f"{self.function}/{action}", json=body)
+            assert answer.status_code == 202, answer.text
+            assert answer.content == b""
+
+    def run(self) -> None:
+        """The function is the one that is here."""
+        body = sample("executions/create-execution-request.json")
+        body |= {"function_id": self.function.rpartition("/")[2]}
+        answer = self.client.call("POST", "/v1/executions", json=body)
+        created = self._checked(answer, 201, "executions/create-execution-response.json")
+        assert created == created | body
+        assert created["status"] == "success"
+        # What the output is, is the function's affair.
+        wanted = sample("executions/create-execution-response.json")["result"]
+        assert set(json.loads(created["result"])) == set(json.loads(wanted))
+        self.execution = f"/v1/executions/{created['id']}"
+
+    def show_execution(self) -> None:
+        self._show(self.execution, "executions/show-execution-response.json")
+
+    def list_executions(self) -> None:
+        query = f"?function_id={self.function.rpartition('/')[2]}"
+        self._show("/v1/executions", "executions/list-executions-response.json", query)
+
+    def list_workers(self) -> None:
+        self._show(f"{self.function}/workers", "workers/list-workers-response.json")
+
     def update_function(self) -> None:
         """And delete it: what comes next deletes its runtime."""
         body = sample("functions/update-function-request.json")
@@ -215,6 +246,12 @@ CHECKS: dict[str, Callable[[Life], None]] = {
     "functions/create-image-function-response.json": Life.create_image_function,
     "functions/list-functions-response.json": Life.list_functions,
     "functions/show-function-response.json": Life.show_function,
+    "executions/create-execution-request.json": Life.run,
+    "executions/create-execution-response.json": Life.run,
+    "executions/show-execution-response.json": Life.show_execution,
+    "executions/list-executions-response.json": Life.list_executions,
+    "workers/list-workers-response.json": Life.list_workers,
+    "workers/scale-request.json": Life.scale,
     "functions/update-function-request.json": Life.update_function,
     "functions/update-function-response.json": Life.update_function,
     "runtimes/delete-runtime-response.text": Life.delete,
@@ -271,7 +308,9 @@ def test_every_field_of_an_answer_is_described() -> None:
     described = dict(re.findall(r"^   - ([a-z][\w.-]*): ([\w-]+)$", sources(), re.MULTILINE))
     assert set(described.values()) <= set(parameters)
     for name in CHECKS:
-        if name.endswith("-response.json") and name.startswith(("runtimes/", "functions/")):
+        if name.endswith("-response.json") and name.startswith(
+            ("runtimes/", "functions/", "executions/", "workers/")
+        ):
             for field in fields(sample(name)):
                 assert field in described, f"{name}: {field}"
 
