@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,14 +20,24 @@ from tests.fixtures.keystone import Keystone
 from tests.fixtures.personas import Persona
 
 with warnings.catch_warnings():
-    # Warnings are errors, and WebOb imports a module that Python is about to drop.
+    # Warnings are errors; WebOb imports a module that Python is about to drop, and
+    # oslo.messaging one that oslo.utils is.
     warnings.filterwarnings("ignore", "'cgi' is deprecated", DeprecationWarning)
+    warnings.filterwarnings("ignore", "eventletutils", DeprecationWarning)
     from qinling.api.controllers import root, routing
     from qinling.api.middleware import health
 
 _FILE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("personas.yaml").read_text())
 PERSONAS = list(_FILE["personas"])
 WITHOUT_PROJECT = "home"
+MAIN = "def main(**arguments):\n    return 1\n"
+#: What a list is called where it is not called as its noun.
+LISTS = {"aliases": "function_aliases"}
+#: What one is called by where it is not by its `id`.
+KEYS = {"aliases": "name"}
+#: The attribute by which what was made is found again, where it is not `name`.
+MARKS = {"executions": "description", "versions": "description"}
+ACTIONS = ("scale_up", "scale_down", "detach")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,7 @@ def test_every_call_of_the_api_has_a_row() -> None:
 
 def _calls_of_the_code() -> Iterator[tuple[str, str]]:
     """Method and URL of each call, with a star for what stands for an id."""
-    found = root.RootController(*(mock.Mock() for _ in range(4)))
+    found = root.RootController(*(mock.Mock() for _ in range(5)))
     yield "GET", health.PATH
     yield from _routed("", found)
     for noun, controller in found._nouns.items():
@@ -105,9 +116,7 @@ def _routed(prefix: str, controller: routing.Resource) -> Iterator[tuple[str, st
 
 
 class Things:
-    """Runtimes and functions for personas to call on, each made by the admin of the project that
-    it is in.
-    """
+    """What personas call on, each made by the admin of the project that it is in."""
 
     #: By the names of the file: in which list they are, in whose project, and whether all see them.
     KINDS = {
@@ -116,6 +125,13 @@ class Things:
         "own": ("runtimes", True, False),
         "mine": ("functions", True, False),
         "theirs": ("functions", False, False),
+        "package": ("functions", True, False),
+        "versioned": ("functions", True, False),
+        "theirpackage": ("functions", False, False),
+        "theirversioned": ("functions", False, False),
+        "alias": ("aliases", True, False),
+        "execution": ("executions", True, False),
+        "theirexecution": ("executions", False, False),
     }
 
     def __init__(self, url: str, personas: Mapping[str, Persona]) -> None:
@@ -125,6 +141,8 @@ class Things:
         self.watcher = personas["third_admin"].at(url)
         self._personas = personas
         self._shared: dict[tuple[str, str], str] = {}
+        #: Of all packages: a public runtime that is available.
+        self._runtime: str | None = None
 
     @staticmethod
     def _project(persona: Persona) -> str:
@@ -141,6 +159,21 @@ class Things:
         """The id of a new one, which has come to rest: its image may be changed."""
         noun, _, public = self.KINDS[kind]
         maker = self._makers[self._place(kind, persona)]
+        if noun == "executions":
+            package = self.shared("package" if kind == "execution" else "theirpackage", persona)
+            return str(maker.execute(package)["id"])
+        if noun == "aliases":
+            name = f"alias-{uuid.uuid4()}"
+            body = {"name": name, "function_id": self.shared("package", persona)}
+            made = maker.call("POST", "/v1/aliases", json=body)
+            assert made.status_code == 201, made.text
+            return name
+        if kind.endswith(("package", "versioned")):
+            function = maker.create_function(self._available(), MAIN)["id"]
+            if kind.endswith("versioned"):
+                made = maker.call("POST", f"/v1/functions/{function}/versions", json={})
+                assert made.status_code == 201, made.text
+            return str(function)
         if noun == "functions":
             code = {"source": "image", "image": "nowhere"}
             made = maker.call("POST", "/v1/functions", json={"code": code, "name": "as it was"})
@@ -151,6 +184,12 @@ class Things:
         self.watcher.wait_for(runtime["id"], "error")
         return str(runtime["id"])
 
+    def _available(self) -> str:
+        if self._runtime is None:
+            self._runtime = self.watcher.create(name="of packages")["id"]
+            self.watcher.wait_for(self._runtime, "available")
+        return self._runtime
+
     def _place(self, kind: str, persona: Persona) -> str:
         """The project that it is in."""
         return self._project(persona) if self.KINDS[kind][1] else "elsewhere"
@@ -160,8 +199,10 @@ class Things:
         assert project is not None
         return project.id
 
-    def show(self, noun: str, id_: str) -> dict[str, Any]:
-        answer = self.watcher.call("GET", f"/v1/{noun}/{id_}")
+    def show(self, noun: str, id_: str, persona: Persona) -> dict[str, Any]:
+        """As an admin sees it, who for an alias is one of its project."""
+        admin = self._makers[self._project(persona)] if noun == "aliases" else self.watcher
+        answer = admin.call("GET", f"/v1/{noun}/{id_}")
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -169,8 +210,12 @@ class Things:
         for runtime in _list(self.watcher, "?all_projects=true&image=has:nowhere"):
             self.watcher.call("DELETE", f"/v1/runtimes/{runtime['id']}")
         for maker in self._makers.values():
+            for alias in maker.call("GET", "/v1/aliases").json()["function_aliases"]:
+                maker.call("DELETE", f"/v1/aliases/{alias['name']}")
             for function in _list(maker, noun="functions"):
                 maker.call("DELETE", f"/v1/functions/{function['id']}")
+        if self._runtime is not None:
+            self.watcher.delete(self._runtime)
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +227,7 @@ def things(guarded: Distributed, personas: Mapping[str, Persona]) -> Iterator[Th
 def _list(client: Client, query: str = "", noun: str = "runtimes") -> list[dict[str, Any]]:
     answer = client.call("GET", f"/v1/{noun}{query}")
     assert answer.status_code == 200, answer.text
-    return cast(list[dict[str, Any]], answer.json()[noun])
+    return cast(list[dict[str, Any]], answer.json()[LISTS.get(noun, noun)])
 
 
 @pytest.mark.parametrize(
@@ -203,17 +248,23 @@ def test_a_call_by_a_persona(
     keystone: Keystone,
 ) -> None:
     persona = personas[name]
-    kind = re.search(rf"\{{({'|'.join(Things.KINDS)})\}}", call.path)
-    noun = call.path.split("/")[2].partition("?")[0] if call.path.count("/") > 1 else ""
-    names = {"project": things.project_id(persona)}
+    parts = call.path.partition("?")[0].strip("/").split("/")
+    noun = parts[1] if len(parts) > 1 else ""
+    names = {"project": things.project_id(persona), "one": "1"}
     before = None
+    kind = _kind(call.path)
     if kind is not None:
         find = things.fresh if call.changes and status < 400 else things.shared
-        names[kind[1]] = find(kind[1], persona)
-        before = things.show(noun, names[kind[1]])
+        names[kind] = find(kind, persona)
+        before = things.show(noun, names[kind], persona)
     body = call.body
-    if call.method == "POST":
-        body = {**(body or {}), "name": f"made by {name}"}
+    creates = call.method == "POST" and parts[-1] not in ACTIONS
+    mark = MARKS.get(parts[-1], "name")
+    if creates:
+        body = {**(body or {}), mark: f"made by {name}"}
+        function = body.get("function_id", "")
+        if (of := _kind(function)) is not None:
+            body["function_id"] = function.format(**{of: things.shared(of, persona)})
     answer = persona.at(guarded.url).call(call.method, call.path.format(**names), json=body)
     assert answer.status_code == status, answer.text
     if status >= 400:
@@ -221,13 +272,23 @@ def test_a_call_by_a_persona(
             _assert_refusal(answer, keystone)
         if before is not None:
             # Whatever was refused has not happened.
-            assert things.show(noun, before["id"]) == before
-        if call.method == "POST":
-            query = f"?all_projects=true&name=made by {name}"
+            assert things.show(noun, before[KEYS.get(noun, "id")], persona) == before
+        elif creates:
+            query = f"?all_projects=true&{mark}=made by {name}"
             assert _list(things.watcher, query, noun) == []
-    elif call.method == "POST":
-        assert answer.json()["project_id"] == names["project"]
-        assert things.show(noun, answer.json()["id"])["name"] == f"made by {name}"
+    elif creates:
+        made = answer.json()
+        assert made["project_id"] == names["project"]
+        assert made[mark] == f"made by {name}"
+        if before is None:
+            shown = things.show(noun, made[KEYS.get(noun, "id")], persona)
+            assert shown[mark] == f"made by {name}"
+
+
+def _kind(text: str) -> str | None:
+    """The one of ``Things.KINDS`` that is named in ``text``."""
+    found = re.search(rf"\{{({'|'.join(Things.KINDS)})\}}", text)
+    return found and found[1]
 
 
 def _assert_refusal(answer: requests.Response, keystone: Keystone) -> None:
