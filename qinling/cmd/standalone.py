@@ -49,17 +49,21 @@ def lock(state_dir: pathlib.Path) -> IO[str]:
 
 
 def secret(state_dir: pathlib.Path) -> str:
-    """The key of the folder's database, made with it. The folder is this user's alone."""
-    path = state_dir / "secret"
+    """The key of the folder's database, made with it. The folder is this user's alone.
+
+    :raises StartupError: it cannot be read or written.
+    """
+    path, draft = state_dir / "secret", state_dir / "secret.new"
     try:
+        if not path.exists():
+            draft.touch(mode=0o600)
+            draft.write_text(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+            draft.rename(path)
         return path.read_text()
-    except FileNotFoundError:
-        made = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-        draft = state_dir / "secret.new"
-        draft.touch(mode=0o600)
-        draft.write_text(made)
-        draft.rename(path)
-        return made
+    except OSError as error:
+        raise exceptions.StartupError(
+            f"--state-dir {state_dir}: {path.name} cannot be read or written: {error.strerror}."
+        ) from error
 
 
 def prepare(argv: Sequence[str]) -> int:

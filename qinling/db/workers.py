@@ -11,6 +11,7 @@ from qinling.db import models
 from qinling.states import WorkerStatus
 
 Table: sa.Table = models.Worker.__table__  # type: ignore[assignment]
+_Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
 _Demands: sa.Table = models.Demand.__table__  # type: ignore[assignment]
 
 
@@ -93,6 +94,17 @@ def of_function(connection: sa.Connection, function_id: str) -> list[Worker]:
 def of_runtime(connection: sa.Connection, runtime_id: str) -> list[Worker]:
     query = sa.select(*_COLUMNS).where(Table.c.runtime_id == runtime_id)
     return [_worker(row) for row in connection.execute(query.order_by(Table.c.claimed_at))]
+
+
+def user(connection: sa.Connection, runtime_id: str) -> str | None:
+    """The id of a function that has a worker of a runtime, None when none has."""
+    query = (
+        sa.select(Table.c.function_id)
+        .join(_Functions, _Functions.c.id == Table.c.function_id)
+        .where(Table.c.runtime_id == runtime_id, Table.c.status != WorkerStatus.DRAINING)
+        .limit(1)
+    )
+    return connection.execute(query).scalar()
 
 
 def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:

@@ -63,8 +63,8 @@ def same_shape(answer: Any, wanted: Any, place: str = "answer") -> None:
         assert answer, f"{place} is empty"
         for number, item in enumerate(answer):
             same_shape(item, wanted[0], f"{place}[{number}]")
-    elif place.endswith("project_id"):
-        # Without Keystone the project has a name for its id.
+    elif place.endswith(("project_id", "worker_name")):
+        # Without Keystone the project has a name for its id; a local worker has an id for its name.
         assert isinstance(answer, str), place
     else:
         assert form(answer) == form(wanted), f"{place}: {answer!r}, and {wanted!r} in the sample"
@@ -82,6 +82,7 @@ class Life:
         self.id = ""
         self.function = ""
         self.alias = ""
+        self.execution = ""
 
     def _checked(self, answer: requests.Response, status: int, name: str) -> Any:
         assert answer.status_code == status, answer.text
@@ -208,6 +209,36 @@ class Life:
         assert updated == updated | body
         assert self.client.call("DELETE", self.alias).status_code == 204
 
+    def scale(self) -> None:
+        body = sample("workers/scale-request.json")
+        for action in ("scale_up", "scale_down"):
+            answer = self.client.call("POST", f"{self.function}/{action}", json=body)
+            assert answer.status_code == 202, answer.text
+            assert answer.content == b""
+
+    def run(self) -> None:
+        """The function is the one that is here."""
+        body = sample("executions/create-execution-request.json")
+        body |= {"function_id": self.function.rpartition("/")[2]}
+        answer = self.client.call("POST", "/v1/executions", json=body)
+        created = self._checked(answer, 201, "executions/create-execution-response.json")
+        assert created == created | body
+        assert created["status"] == "success"
+        # What the output is, is the function's affair.
+        wanted = sample("executions/create-execution-response.json")["result"]
+        assert set(json.loads(created["result"])) == set(json.loads(wanted))
+        self.execution = f"/v1/executions/{created['id']}"
+
+    def show_execution(self) -> None:
+        self._show(self.execution, "executions/show-execution-response.json")
+
+    def list_executions(self) -> None:
+        query = f"?function_id={self.function.rpartition('/')[2]}"
+        self._show("/v1/executions", "executions/list-executions-response.json", query)
+
+    def list_workers(self) -> None:
+        self._show(f"{self.function}/workers", "workers/list-workers-response.json")
+
     def update_function(self) -> None:
         """And delete it: what comes next deletes its runtime."""
         body = sample("functions/update-function-request.json")
@@ -261,6 +292,12 @@ CHECKS: dict[str, Callable[[Life], None]] = {
     "aliases/show-alias-response.json": Life.show_alias,
     "aliases/update-alias-request.json": Life.update_alias,
     "aliases/update-alias-response.json": Life.update_alias,
+    "executions/create-execution-request.json": Life.run,
+    "executions/create-execution-response.json": Life.run,
+    "executions/show-execution-response.json": Life.show_execution,
+    "executions/list-executions-response.json": Life.list_executions,
+    "workers/list-workers-response.json": Life.list_workers,
+    "workers/scale-request.json": Life.scale,
     "functions/update-function-request.json": Life.update_function,
     "functions/update-function-response.json": Life.update_function,
     "runtimes/delete-runtime-response.text": Life.delete,

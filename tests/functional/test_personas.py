@@ -90,7 +90,7 @@ def test_every_call_of_the_api_has_a_row() -> None:
 
 def _calls_of_the_code() -> Iterator[tuple[str, str]]:
     """Method and URL of each call, with a star for what stands for an id."""
-    found = root.RootController(*(mock.Mock() for _ in range(4)))
+    found = root.RootController(*(mock.Mock() for _ in range(5)))
     yield "GET", health.PATH
     yield from _routed("", found)
     for noun, controller in found._nouns.items():
@@ -119,6 +119,8 @@ class Things:
         "theirs": ("functions", False, False),
         "packed": ("functions", True, False),
         "sealed": ("functions", False, False),
+        "ran": ("executions", True, False),
+        "elsewhere": ("executions", False, False),
         "alias": ("aliases", True, False),
         "away": ("aliases", False, False),
     }
@@ -149,6 +151,9 @@ class Things:
         maker = self._makers[self._place(kind, persona)]
         if kind in ("packed", "sealed"):
             return self._versioned(maker)
+        if noun == "executions":
+            package = self.shared("packed" if kind == "ran" else "sealed", persona)
+            return str(maker.execute(package)["id"])
         if noun != "runtimes":
             code = {"source": "image", "image": "nowhere"}
             made = maker.call("POST", "/v1/functions", json={"code": code, "name": "as it was"})
@@ -260,7 +265,9 @@ def test_a_call_by_a_persona(
     made = None
     if call.method == "POST" and call.path.count("/") == 2:
         made = f"{call.name} by {name}"
-        body = {**(body or {}), "name": made}
+        # An execution has no name.
+        label = "description" if noun == "functions" and "executions" in call.path else "name"
+        body = {**(body or {}), label: made}
     answer = persona.at(guarded.url).call(call.method, call.path.format(**names), json=body)
     assert answer.status_code == status, answer.text
     if status >= 400:
@@ -272,11 +279,11 @@ def test_a_call_by_a_persona(
             assert things.show(noun, names[kind[1]]) == before
         if made is not None:
             path = call.path.removeprefix("/v1/")
-            assert _list(things.watcher, f"?all_projects=true&name={made}", path) == []
+            assert _list(things.watcher, f"?all_projects=true&{label}={made}", path) == []
     elif made is not None:
         assert answer.json()["project_id"] == names["project"]
         path = call.path.removeprefix("/v1/")
-        (row,) = _list(things.watcher, f"?all_projects=true&name={made}", path)
+        (row,) = _list(things.watcher, f"?all_projects=true&{label}={made}", path)
         assert row["id"] == answer.json()["id"]
 
 

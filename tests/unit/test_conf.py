@@ -140,7 +140,17 @@ def test_an_option_says_what_it_is_for_in_which_unit_and_range(group: str, optio
     if isinstance(option, cfg.IntOpt | cfg.FloatOpt) and not isinstance(option, cfg.PortOpt):
         assert option.type.min is not None
         assert option.type.max is not None
-        units = ("seconds", "workers", "threads", "rows", "user", "millicpu", "mib", "bytes")
+        units = (
+            "seconds",
+            "workers",
+            "threads",
+            "rows",
+            "user",
+            "millicpu",
+            "mib",
+            "bytes",
+            "executions",
+        )
         assert any(unit in option.help.lower() for unit in units)
 
 

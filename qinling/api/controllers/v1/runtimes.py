@@ -119,11 +119,11 @@ class RuntimesController(routing.Resource):
 
     def _check_unclaimed(self, runtime: runtimes.Runtime) -> None:
         """:raises Forbidden: functions have workers of the image that is to be changed."""
-        claimed = self._db.read(workers.of_runtime, runtime.id)
-        if claimed:
+        function_id = self._db.read(workers.user, runtime.id)
+        if function_id is not None:
             raise exceptions.Forbidden(
-                f"image: functions of runtime {runtime.id} have {len(claimed)} workers; detach "
-                f"them first (function {claimed[0].function_id} has one)."
+                f"image: function {function_id} has workers of runtime {runtime.id}; detach them "
+                "first."
             )
 
     def _visible(self, caller: context.RequestContext, runtime_id: str) -> runtimes.Runtime:
