@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
 from oslo_log import log
 from oslo_utils import timeutils
 
-from qinling import context, exceptions, rpc
+from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, workers
 from qinling.execution.keys import Keys
@@ -24,6 +24,9 @@ from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
 from qinling.execution.worker import Outcome, WorkerClient
 from qinling.states import ExecutionStatus, WorkerStatus
+
+if TYPE_CHECKING:
+    from qinling.rpc import EngineNotifier
 
 LOG = log.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class Dispatcher:
         self,
         conf: cfg.ConfigOpts,
         db: db_api.Database,
-        engine: "rpc.EngineNotifier",
+        engine: "EngineNotifier",
         owner: Callable[[], str],
     ) -> None:
         self._options = conf.execution

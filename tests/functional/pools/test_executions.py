@@ -138,20 +138,21 @@ def test_a_claimed_pod_whose_container_was_killed_is_empty_then_and_is_replaced(
     wait_replaced(site, runtime_id, function_id, pod)
 
 
-def test_another_image_of_the_runtime_leaves_claimed_pods_alone(site: Site) -> None:
+def test_the_image_of_a_runtime_stays_while_functions_have_workers_of_it(site: Site) -> None:
     runtime = site.create()
     site.wait_whole(runtime["id"])
     function = site.client.create_function(runtime["id"], GREETER)
     site.client.execute(function["id"])
-    pod = pod_of(site, runtime["id"], function["id"])
     answer = site.client.update(runtime["id"], image=site.other_image)
-    assert answer.status_code == 200, answer.text
-    site.client.wait_for(runtime["id"], "available")
+    assert answer.status_code == 403
+    assert function["id"] in answer.json()["faultstring"]
+    assert site.client.call("POST", f"/v1/functions/{function['id']}/detach").status_code == 202
+    wait_until(lambda: not claimed(site, runtime["id"]), 30, "its pod gone")
+    assert site.client.update(runtime["id"], image=site.other_image).status_code == 200
+    site.wait_whole(runtime["id"], site.other_image)
     assert output(site.client.execute(function["id"])) == "hello world"
-    assert list(claimed(site, runtime["id"])) == [pod["metadata"]["uid"]]
     assert site.client.call("DELETE", f"/v1/functions/{function['id']}").status_code == 204
     wait_until(lambda: not claimed(site, runtime["id"]), 30, "its pod gone with the function")
-    site.wait_whole(runtime["id"], site.other_image)
     site.delete(runtime["id"])
 
 
