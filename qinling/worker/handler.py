@@ -70,6 +70,9 @@ class Handler(RequestHandler):
         except Unsigned as error:
             status, content = 401, {"error": str(error)}
         self._answer(status, content, nonce)
+        if self.server.draining:
+            # Not before: an idle worker ends at once, and this answer with it.
+            self.server.drain()
 
     def _read_body(self, found: "Specialized | None") -> bytes:
         if found is not None and self.headers.get(SIGNATURE) is None:
@@ -95,7 +98,7 @@ class Handler(RequestHandler):
             return 200, self._execute(found, body)
         if call == ("POST", "/drain"):
             self.close_connection = True
-            self.server.drain()
+            self.server.refuse()
             return 202, self.server.identity()
         if found is not None and self.path.startswith(_EXECUTIONS):
             execution_id = self.path[len(_EXECUTIONS) :]

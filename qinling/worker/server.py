@@ -72,6 +72,7 @@ class WorkerServer(ThreadingHTTPServer):
         self._clean = clean
         self._specializing = threading.Lock()
         self._draining = threading.Event()
+        self._ending = threading.Lock()
         self._code = 0
 
     @property
@@ -128,10 +129,14 @@ class WorkerServer(ThreadingHTTPServer):
         self._code = 1
         self.drain()
 
+    def refuse(self) -> None:
+        """Take no more work."""
+        self._draining.set()
+
     def drain(self) -> None:
-        """Take no more work, and end when what is in flight has ended."""
-        if not self._draining.is_set():
-            self._draining.set()
+        """Take no more work, and end when what is in flight has ended. Again is no matter."""
+        self.refuse()
+        if self._ending.acquire(blocking=False):
             # Not here: a signal handler runs in the thread that serves.
             threading.Thread(target=self._end, daemon=True).start()
 
