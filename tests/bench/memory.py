@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from collections.abc import Collection, Mapping
 
 from qinling import exceptions
 from qinling.orchestrator import base
@@ -54,3 +55,12 @@ class MemoryOrchestrator:
     def pools(self) -> list[str]:
         with self._lock:
             return list(self._specs)
+
+    def claim(self, _pool_id: str) -> base.Worker | None:
+        raise AssertionError("no function wants a worker here")
+
+    def claimed(self, _pool_id: str, _known: Collection[str] = ()) -> Mapping[str, bool]:
+        return {}
+
+    def release(self, _pool_id: str, _worker_id: str) -> bool:
+        raise AssertionError("no function has a worker here")
