@@ -123,6 +123,12 @@ def remove(connection: sa.Connection, worker_id: str) -> None:
     connection.execute(sa.delete(Table).where(Table.c.id == worker_id))
 
 
+def runtimes(connection: sa.Connection, runtime_ids: Sequence[str]) -> Sequence[str]:
+    """Those of ``runtime_ids`` that have workers out."""
+    query = sa.select(Table.c.runtime_id).where(Table.c.runtime_id.in_(runtime_ids)).distinct()
+    return connection.execute(query).scalars().all()
+
+
 def runtimes_to_look_at(connection: sa.Connection) -> Sequence[str]:
     """Ids of the runtimes that have workers which are on their way in or out."""
     query = sa.select(Table.c.runtime_id).where(Table.c.status != WorkerStatus.READY).distinct()

@@ -111,6 +111,8 @@ class Resync:
         for runtime_id in ids:
             # One after the other: side by side, Python's threads make each cost thrice as much.
             self._reconciler.look(Key(KIND, runtime_id))
+        # Most runtimes have no worker out; what their pools have lost, events tell.
+        for runtime_id in self._db.read(workers.runtimes, ids):
             self._reconciler.look(Key(claims.KIND, runtime_id))
         # An empty step ends the round; the next one begins at the first row.
         self._walked = ids[-1] if ids else ""
