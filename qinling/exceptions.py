@@ -52,7 +52,7 @@ class Conflict(QinlingError):
 
 
 class FunctionChanged(Conflict):
-    """The function has changed since it was read: read again, or give up."""
+    """The function has changed since it was read, or the worker is let go: read again."""
 
     def __init__(self, function_id: str) -> None:
         super().__init__(f"Function {function_id} is being changed by others; try again.")

@@ -2,8 +2,9 @@
 
 import contextlib
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
@@ -86,12 +87,13 @@ def ask_again(connection: sa.Connection, function_id: str) -> None:
     )
 
 
-def let_go(connection: sa.Connection, function_id: str, version: int | None = None) -> None:
-    """Want no worker of a version any more, or of any version."""
-    query = sa.update(Table).where(Table.c.function_id == function_id)
-    if version is not None:
-        query = query.where(Table.c.function_version == version)
-    connection.execute(query.values(wanted=0, settled=False))
+def let_go(connection: sa.Connection, function_id: str, version: int) -> None:
+    """Want no worker of a version any more."""
+    connection.execute(
+        sa.update(Table)
+        .where(Table.c.function_id == function_id, Table.c.function_version == version)
+        .values(wanted=0, settled=False)
+    )
 
 
 def idle(connection: sa.Connection, since: dt.datetime) -> list[Idle]:
@@ -108,16 +110,7 @@ def idle(connection: sa.Connection, since: dt.datetime) -> list[Idle]:
 
 def give_up(connection: sa.Connection, idle: Idle) -> bool:
     """Want none any more; False when somebody wants another number meanwhile."""
-    result = connection.execute(
-        sa.update(Table)
-        .where(
-            Table.c.function_id == idle.function_id,
-            Table.c.function_version == idle.function_version,
-            Table.c.wanted == idle.wanted,
-        )
-        .values(wanted=0, settled=False)
-    )
-    return bool(result.rowcount)
+    return _swap(connection, idle, wanted=0, settled=False)
 
 
 def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:
@@ -137,18 +130,10 @@ def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:
     return [Demand(*row) for row in connection.execute(query)]
 
 
-def settle(connection: sa.Connection, demand: Demand) -> bool:
-    """There are as many as were wanted; False when more, or fewer, are wanted meanwhile."""
-    result = connection.execute(
-        sa.update(Table)
-        .where(
-            Table.c.function_id == demand.function_id,
-            Table.c.function_version == demand.function_version,
-            Table.c.wanted == demand.wanted,
-        )
-        .values(settled=True)
-    )
-    return bool(result.rowcount)
+def settle(connection: sa.Connection, asked: Iterable[Demand]) -> None:
+    """There are as many as were wanted, but where more, or fewer, are wanted meanwhile."""
+    for demand in asked:
+        _swap(connection, demand, settled=True)
 
 
 def runtimes(connection: sa.Connection) -> Sequence[str]:
@@ -164,3 +149,17 @@ def runtimes(connection: sa.Connection) -> Sequence[str]:
 
 def remove(connection: sa.Connection, function_id: str) -> None:
     connection.execute(sa.delete(Table).where(Table.c.function_id == function_id))
+
+
+def _swap(connection: sa.Connection, seen: Demand | Idle, **values: Any) -> bool:
+    """Change a row that wants as many as was seen; whether it still did."""
+    result = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.function_id == seen.function_id,
+            Table.c.function_version == seen.function_version,
+            Table.c.wanted == seen.wanted,
+        )
+        .values(**values)
+    )
+    return bool(result.rowcount)

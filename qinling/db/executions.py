@@ -1,7 +1,7 @@
 """Queries on executions. Each takes a connection and is one transaction (``db.api``)."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from oslo_utils import timeutils
 
 from qinling import exceptions
-from qinling.db import function_versions, models, services
+from qinling.db import function_versions, models, services, workers
 from qinling.db import listing as lists
 from qinling.states import ExecutionStatus
 
@@ -51,12 +51,15 @@ _COUNT = (
     )
     .values(count=_Functions.c.count + 1)
 )
+_OWNED = (
+    Table.c.id == sa.bindparam("execution_id"),
+    Table.c.owner == sa.bindparam("sender"),
+    Table.c.status == ExecutionStatus.RUNNING,
+)
 _SEND = (
     sa.update(Table)
     .where(
-        Table.c.id == sa.bindparam("execution_id"),
-        Table.c.owner == sa.bindparam("sender"),
-        Table.c.status == ExecutionStatus.RUNNING,
+        *_OWNED,
         sa.exists().where(
             _Functions.c.id == sa.bindparam("of_function"),
             _Functions.c.revision == sa.bindparam("at_revision"),
@@ -64,6 +67,7 @@ _SEND = (
     )
     .values(worker_id=sa.bindparam("to_worker"))
 )
+_RECALL = sa.update(Table).where(*_OWNED).values(worker_id=None)
 _END = (
     sa.update(Table)
     .where(Table.c.id == sa.bindparam("execution_id"), Table.c.status == ExecutionStatus.RUNNING)
@@ -98,7 +102,7 @@ def _execution(row: sa.Row[Any]) -> Execution:
 def create(connection: sa.Connection, values: dict[str, Any], revision: int) -> Execution:
     """Accept an execution, and count it.
 
-    :raises FunctionChanged: its function is no longer at ``revision``.
+    :raises FunctionChanged: its function is no longer at ``revision``, or its worker is let go.
     :raises NotFound: the version has gone meanwhile.
     """
     execution = Execution(
@@ -108,6 +112,8 @@ def create(connection: sa.Connection, values: dict[str, Any], revision: int) -> 
         status=ExecutionStatus.RUNNING,
         result=None,
     )
+    if execution.worker_id is not None and not workers.hold(connection, execution.worker_id):
+        raise exceptions.FunctionChanged(execution.function_id)
     connection.execute(_INSERT, {name: getattr(execution, name) for name in _NAMES})
     if execution.function_version:
         function_versions.count(connection, execution.function_id, execution.function_version)
@@ -178,8 +184,10 @@ def send(connection: sa.Connection, execution: Execution, worker_id: str, revisi
     """Note the worker that is about to get it.
 
     :returns: False when it has ended, or has another owner by now, or its
-        function is no longer at ``revision``, as the worker's is.
+        function is no longer at ``revision``, as the worker's is, or that is let go.
     """
+    if not workers.hold(connection, worker_id):
+        return False
     key = {
         "execution_id": execution.id,
         "sender": execution.owner,
@@ -188,6 +196,20 @@ def send(connection: sa.Connection, execution: Execution, worker_id: str, revisi
         "at_revision": revision,
     }
     return bool(connection.execute(_SEND, key).rowcount)
+
+
+def recall(connection: sa.Connection, execution: Execution) -> None:
+    """Note that the worker has refused it: it was sent to nobody."""
+    key = {"execution_id": execution.id, "sender": execution.owner}
+    connection.execute(_RECALL, key)
+
+
+def of_workers(connection: sa.Connection, worker_ids: Collection[str]) -> set[str]:
+    """Those of ``worker_ids`` that run executions, or are about to get one."""
+    query = sa.select(Table.c.worker_id).where(
+        Table.c.status == ExecutionStatus.RUNNING, Table.c.worker_id.in_(worker_ids)
+    )
+    return set(connection.execute(query).scalars())
 
 
 def end(connection: sa.Connection, ended: Execution, log: str) -> bool:

@@ -107,6 +107,17 @@ def user(connection: sa.Connection, runtime_id: str) -> str | None:
     return connection.execute(query).scalar()
 
 
+def hold(connection: sa.Connection, worker_id: str) -> bool:
+    """Keep a worker from being let go until the end of this transaction.
+
+    :returns: False when it is let go already.
+    """
+    query = sa.select(Table.c.id).where(
+        Table.c.id == worker_id, Table.c.status == WorkerStatus.READY
+    )
+    return connection.execute(query.with_for_update(read=True)).scalar() is not None
+
+
 def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:
     """It has its function; False when it is to be let go meanwhile."""
     return _move(connection, worker_id, WorkerStatus.LOADING, WorkerStatus.READY, boot_id=boot_id)

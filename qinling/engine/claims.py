@@ -5,10 +5,10 @@ died, lets go of those that nobody wants, and hands out free ones to those who
 wait, in turns. ``Loads.reconcile`` takes one claimed worker to its function.
 """
 
-import threading
+import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from oslo_config import cfg
@@ -17,7 +17,7 @@ from oslo_utils import timeutils
 
 from qinling import exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, function_versions, functions, workers
+from qinling.db import demands, executions, function_versions, functions, workers
 from qinling.execution.keys import Keys
 from qinling.execution.worker import WorkerClient
 from qinling.orchestrator import base
@@ -33,7 +33,12 @@ LOAD = "load"
 _LOOK_AGAIN = 1.0
 # Seconds after which a claimed worker without a row is let go: its claim was cut short.
 _GRACE = 30.0
+# Seconds beyond the import that a worker may take to get its function.
+_MARGIN = 10.0
 _MIB = 1024**2
+
+# A function and a version of it.
+Code = tuple[str, int]
 
 
 class Claims:
@@ -47,43 +52,43 @@ class Claims:
         keys: Keys,
         load: Callable[[str], None],
     ) -> None:
-        self._most = conf.engine.max_workers_per_function
+        self._most: int = conf.engine.max_workers_per_function
         self._db = db
         self._orchestrator = orchestrator
         self._keys = keys
         self._load = load
-        self._lock = threading.Lock()
-        # Claimed workers that have no row, and since when that is known.
-        self._rowless: dict[str, float] = {}
+        # Claimed workers that have no row, by runtime, and since when that is known.
+        self._rowless: dict[str, dict[str, float]] = {}
 
     def reconcile(self, runtime_id: str) -> float | None:
         """Take the workers of a runtime one step; seconds until the next look, or None."""
         rows = self._db.read(workers.of_runtime, runtime_id)
-        if rows:
-            rows = self._bury(runtime_id, rows)
+        # Asked after the rows were read: none of them is younger than what is told.
+        there = self._orchestrator.claimed(runtime_id, {row.id for row in rows})
+        waits = self._let_go_rowless(runtime_id, there.keys() - {row.id for row in rows})
+        rows = self._bury(rows, there)
         asked = self._db.read(demands.unsettled, runtime_id)
-        if not asked and not rows:
-            return self._let_go_rowless(runtime_id, ())
-        waits = self._let_go_rowless(runtime_id, rows) is not None
-        current = self._drain_unwanted(asked, rows)
-        waits |= self._release(rows)
-        short = [each for each in asked if len(current[_key(each)]) < min(each.wanted, self._most)]
-        for each in asked:
-            if each not in short:
-                self._db.write(demands.settle, each)
-        claimed = self._hand_out(runtime_id, _in_turns(short, current), current)
-        for each in short:
-            if len(current[_key(each)]) >= min(each.wanted, self._most):
-                self._db.write(demands.settle, each)
-        return _LOOK_AGAIN if waits or (short and not claimed) else None
+        current, leaving = self._sort(asked, rows)
+        waits |= self._release(leaving)
+        short = [each for each in asked if self._missing(each, current)]
+        served = self._hand_out(runtime_id, _in_turns(short, current), current)
+        settled = [each for each in asked if not self._missing(each, current)]
+        if settled:
+            self._db.write(demands.settle, settled)
+        return _LOOK_AGAIN if waits or not served else None
 
-    def _bury(self, runtime_id: str, rows: list[workers.Worker]) -> list[workers.Worker]:
+    def _missing(
+        self, demand: demands.Demand, current: Mapping[Code, Sequence[workers.Worker]]
+    ) -> bool:
+        return len(current.get(_code(demand), ())) < min(demand.wanted, self._most)
+
+    def _bury(self, rows: list[workers.Worker], there: Mapping[str, bool]) -> list[workers.Worker]:
         """Forget the workers that have died, and see who is dying; those that live yet.
 
         In place of each there is to be another one, which need not wait for its end.
+
+        :param there: as the orchestrator tells of them.
         """
-        # Asked after the rows were read: none of them is younger than what is told.
-        there = self._orchestrator.claimed(runtime_id, {row.id for row in rows})
         living = []
         for row in rows:
             is_there, released = row.id in there, row.status is WorkerStatus.DRAINING
@@ -93,54 +98,66 @@ class Claims:
             what = "ending" if is_there else "gone"
             LOG.info("Worker %s of function %s is %s.", row.id, row.function_id, what)
             if is_there:
-                self._db.write(workers.drain, row.id)
-                living.append(replace(row, status=WorkerStatus.DRAINING))
+                living.append(self._drain(row))
             else:
                 self._db.write(workers.remove, row.id)
             if not released:
                 self._db.write(demands.ask_again, row.function_id)
         return living
 
-    def _let_go_rowless(self, runtime_id: str, rows: Iterable[workers.Worker]) -> float | None:
-        known = {row.id for row in rows}
-        now = time.monotonic()
-        rowless = [each for each in self._orchestrator.claimed(runtime_id) if each not in known]
-        for worker_id in rowless:
-            since = self._rowless.setdefault(worker_id, now)
-            if now - since >= _GRACE and self._db.read(workers.find, worker_id) is None:
+    def _drain(self, row: workers.Worker) -> workers.Worker:
+        self._db.write(workers.drain, row.id)
+        return replace(row, status=WorkerStatus.DRAINING)
+
+    def _let_go_rowless(self, runtime_id: str, rowless: Iterable[str]) -> bool:
+        """Let go of claimed workers that nobody has written down; whether there are any."""
+        before, now = self._rowless.pop(runtime_id, {}), time.monotonic()
+        since = {worker_id: before.get(worker_id, now) for worker_id in rowless}
+        for worker_id, known in since.items():
+            # Its row may only be younger than those that were read.
+            if now - known >= _GRACE and self._db.read(workers.find, worker_id) is None:
                 LOG.warning("Worker %s was claimed for nobody; it is let go.", worker_id)
-                if self._orchestrator.release(runtime_id, worker_id):
-                    self._rowless.pop(worker_id, None)
-        return _LOOK_AGAIN if rowless else None
+                self._orchestrator.release(runtime_id, worker_id)
+        if since:
+            self._rowless[runtime_id] = since
+        return bool(since)
 
-    def _drain_unwanted(
+    def _sort(
         self, asked: list[demands.Demand], rows: list[workers.Worker]
-    ) -> dict[tuple[str, int], list[workers.Worker]]:
-        """Mark old and superfluous workers; the others by function and version."""
-        wanted = {_key(each): each for each in asked}
-        revisions = self._db.read(functions.revisions, {row.function_id for row in rows})
-        current: dict[tuple[str, int], list[workers.Worker]] = defaultdict(list)
-        for row in rows:
-            key = (row.function_id, row.function_version)
-            demand = wanted.get(key)
-            stale = revisions.get(row.function_id) != row.revision
-            many = demand is not None and len(current[key]) >= demand.wanted
-            if row.status is WorkerStatus.DRAINING:
-                continue
-            if stale or many:
-                self._db.write(workers.drain, row.id)
-            else:
-                current[key].append(row)
-        return current
+    ) -> tuple[dict[Code, list[workers.Worker]], list[workers.Worker]]:
+        """The workers that stay, by what they have, and those that leave.
 
-    def _release(self, rows: list[workers.Worker]) -> bool:
-        """Let go of the workers that are marked; whether some are still ending."""
-        ending = False
+        Who has old code leaves, and who nobody wants, or nobody can call: its key
+        was hidden with another secret.
+        """
+        wanted = {_code(each): each.wanted for each in asked}
+        revisions = self._db.read(functions.revisions, {row.function_id for row in rows})
+        current: dict[Code, list[workers.Worker]] = defaultdict(list)
+        leaving = []
         for row in rows:
-            now = self._db.read(workers.find, row.id)
-            if now is None or now.status is not WorkerStatus.DRAINING:
-                continue
-            if self._orchestrator.release(row.runtime_id, row.id):
+            code = row.function_id, row.function_version
+            if row.status is WorkerStatus.DRAINING:
+                leaving.append(row)
+            elif (
+                revisions.get(row.function_id) != row.revision
+                or (code in wanted and len(current[code]) >= wanted[code])
+                or self._keys.reveal(row.key) is None
+            ):
+                leaving.append(self._drain(row))
+            else:
+                current[code].append(row)
+        return current, leaving
+
+    def _release(self, leaving: list[workers.Worker]) -> bool:
+        """Let go of workers; whether some are still ending.
+
+        None before what was sent to it has ended, so that no request can be on its
+        way to a worker that has just gone.
+        """
+        busy = self._db.read(executions.of_workers, [row.id for row in leaving]) if leaving else ()
+        ending = False
+        for row in leaving:
+            if row.id not in busy and self._orchestrator.release(row.runtime_id, row.id):
                 self._db.write(workers.remove, row.id)
             else:
                 ending = True
@@ -150,7 +167,7 @@ class Claims:
         self,
         runtime_id: str,
         turns: Iterable[demands.Demand],
-        current: dict[tuple[str, int], list[workers.Worker]],
+        current: dict[Code, list[workers.Worker]],
     ) -> bool:
         """Claim a worker for each turn; False when the pool ended before they did."""
         # Of what another engine has seen to meanwhile.
@@ -174,7 +191,7 @@ class Claims:
                 claimed_at=timeutils.utcnow(),
             )
             if self._db.write(workers.create, row):
-                current[_key(demand)].append(row)
+                current[_code(demand)].append(row)
                 self._load(row.id)
             else:
                 enough.add(demand)
@@ -216,7 +233,7 @@ class Loads:
         return None
 
     def _give(self, row: workers.Worker) -> str | None:
-        """Push the package; the boot id of the server that has it, None when it is old."""
+        """Push the package; the boot id of the server that has it, None when it is of no use."""
         function = self._db.read(functions.find, row.function_id)
         if function is None or function.revision != row.revision or function.package is None:
             return None
@@ -236,26 +253,26 @@ class Loads:
             "max_result_size": options.max_result_size,
             "max_log_size": options.max_log_size,
         }
+        key = self._keys.reveal(row.key)
+        if key is None:
+            return None
         with self._store.open(code.package) as file:
             package = file.read()
-        client = WorkerClient(row.id, row.address, self._keys.reveal(row.key), row.revision)
-        try:
-            return client.load(metadata, package, options.import_timeout + 10.0).boot_id
-        finally:
-            client.close()
+        with contextlib.closing(WorkerClient(row.id, row.address, key, row.revision)) as client:
+            return client.load(metadata, package, options.import_timeout + _MARGIN).boot_id
 
 
-def _key(demand: demands.Demand) -> tuple[str, int]:
+def _code(demand: demands.Demand) -> Code:
     return demand.function_id, demand.function_version
 
 
 def _in_turns(
-    short: list[demands.Demand], current: dict[tuple[str, int], list[workers.Worker]]
+    short: list[demands.Demand], current: Mapping[Code, Sequence[workers.Worker]]
 ) -> Iterable[demands.Demand]:
     """Who gets the next worker: each project in turn, and each of its functions in turn."""
     lines: dict[str, list[demands.Demand]] = defaultdict(list)
     for demand in short:
-        missing = demand.wanted - len(current[_key(demand)])
+        missing = demand.wanted - len(current.get(_code(demand), ()))
         lines[demand.project_id] += [demand] * missing
     while lines:
         for project_id in list(lines):

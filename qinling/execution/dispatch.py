@@ -5,10 +5,11 @@ another one gets it; after anything else the same worker is asked again by the
 execution's id, and nobody else is.
 """
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -89,12 +90,14 @@ class Dispatcher:
             owned = {"owner": self._owner(), "worker_id": client.id if client else None}
             try:
                 execution = self._db.write(executions.create, values | owned, function.revision)
-            except BaseException as error:
+            except exceptions.FunctionChanged:
+                if client is not None:
+                    line.is_gone(client)
+                function = self._db.read(functions.get, function.id)
+            except BaseException:
                 if client is not None:
                     line.give_back(client)
-                if not isinstance(error, exceptions.FunctionChanged):
-                    raise
-                function = self._db.read(functions.get, function.id)
+                raise
             else:
                 return self._run(execution, function, asked_by, client)
         raise exceptions.FunctionChanged(function.id)
@@ -110,8 +113,10 @@ class Dispatcher:
 
     def recover(self, execution: executions.Execution, timeout: float) -> None:
         """End an execution whose owner is gone, as its worker says."""
-        client = self._client_of(execution)
-        outcome = None if client is None else self._ask(client, execution.id, timeout)
+        outcome = None
+        with self._client_of(execution) as client:
+            if client is not None:
+                outcome = self._ask(client, execution.id, timeout)
         if outcome is None:
             self._end(execution, ExecutionStatus.ERROR, _FAILED, 0.0, "")
         else:
@@ -119,8 +124,9 @@ class Dispatcher:
 
     def cancel(self, execution: executions.Execution) -> None:
         """Stop an execution where it runs, if it does."""
-        client = self._client_of(execution)
-        if client is not None:
+        with self._client_of(execution) as client:
+            if client is None:
+                return
             try:
                 client.cancel(execution.id)
             except exceptions.WorkerError as error:
@@ -170,9 +176,11 @@ class Dispatcher:
                     function = self._db.read(functions.get, function.id)
                     client = None
                     continue
-            outcome = self._try(execution, function, line, client)
+            outcome = self._try(execution, line, client, function.timeout, asked_by)
             if outcome is not None:
                 return outcome
+            # Whoever inherits it is not to ask the one that has refused it.
+            self._db.write(executions.recall, execution)
             client = None
 
     def _note(
@@ -182,32 +190,34 @@ class Dispatcher:
         line: Line,
         client: WorkerClient,
     ) -> bool:
-        """Write down who is about to get it; False when nobody with this code may."""
-        noted = False
+        """Write down who is about to get it; False when it, or nobody with this code, may not."""
         try:
             noted = self._db.write(executions.send, execution, client.id, function.revision)
-        finally:
-            if not noted:
-                line.give_back(client)
+        except BaseException:
+            line.give_back(client)
+            raise
+        if not noted:
+            line.is_gone(client)
         return noted
 
     def _try(
         self,
         execution: executions.Execution,
-        function: functions.Function,
         line: Line,
         client: WorkerClient,
+        timeout: float,
+        asked_by: context.RequestContext,
     ) -> Outcome | None:
         """What came of sending it to a worker; None when that has not run it."""
         try:
-            outcome = self._send(execution, function, client)
+            outcome = self._send(execution, client, timeout)
         except exceptions.WorkerBusy:
             line.is_busy(client)
             return None
         except exceptions.WorkerGone as error:
             LOG.info("Worker %s is gone: %s", client.id, error)
             line.is_gone(client)
-            self._tell(function.id)
+            self._tell(execution.function_id, asked_by)
             return None
         except BaseException:
             line.is_gone(client)
@@ -216,13 +226,13 @@ class Dispatcher:
         return outcome
 
     def _send(
-        self, execution: executions.Execution, function: functions.Function, client: WorkerClient
+        self, execution: executions.Execution, client: WorkerClient, timeout: float
     ) -> Outcome:
         try:
-            return client.execute(execution.id, execution.input, function.timeout)
+            return client.execute(execution.id, execution.input, timeout)
         except exceptions.WorkerLost as error:
             LOG.info("Execution %s: %s", execution.id, error)
-        outcome = self._ask(client, execution.id, function.timeout)
+        outcome = self._ask(client, execution.id, timeout)
         if outcome is None:
             raise exceptions.WorkerLost("its worker was lost while it ran")
         return outcome
@@ -273,20 +283,27 @@ class Dispatcher:
         )
         return self._db.read(executions.find, execution.id) or cancelled
 
-    def _tell(self, function_id: str) -> None:
+    def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
         """A worker is not what its row says: let the engine look."""
         self._db.write(demands.ask_again, function_id)
-        self._engine.update_function(context.RequestContext(), function_id)
+        self._engine.update_function(asked_by, function_id)
 
-    def _client_of(self, execution: executions.Execution) -> WorkerClient | None:
+    @contextlib.contextmanager
+    def _client_of(self, execution: executions.Execution) -> Iterator[WorkerClient | None]:
+        """The worker that an execution was sent to, for a while; None when there is none."""
         row = self._db.read(workers.find, execution.worker_id) if execution.worker_id else None
-        try:
-            return None if row is None else self._client(row)
-        except exceptions.WorkerGone:
-            return None
+        client = None if row is None else self._client(row)
+        if client is None:
+            yield None
+            return
+        with contextlib.closing(client):
+            yield client
 
-    def _client(self, row: workers.Worker) -> WorkerClient:
+    def _client(self, row: workers.Worker) -> WorkerClient | None:
+        """None for a worker whose key was hidden with another secret: the engine lets it go."""
         key = self._keys.reveal(row.key)
+        if key is None:
+            return None
         return WorkerClient(row.id, row.address, key, row.revision, row.boot_id)
 
     def _line(
@@ -306,13 +323,10 @@ class Dispatcher:
     def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
         def look(known: dict[str, WorkerClient]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
-            serving = [
-                known.get(row.id) or self._client(row)
-                for row in rows
-                if row.status is WorkerStatus.READY
-            ]
-            coming = sum(1 for row in rows if row.status is WorkerStatus.LOADING)
-            return Found(serving, coming)
+            ready = [row for row in rows if row.status is WorkerStatus.READY]
+            clients = [known.get(row.id) or self._client(row) for row in ready]
+            coming = sum(row.status is WorkerStatus.LOADING for row in rows)
+            return Found([client for client in clients if client is not None], coming)
 
         def want(number: int) -> None:
             self._db.write(demands.raise_to, code.function_id, code.version, number)

@@ -198,7 +198,7 @@ class Line:
     def _see(self, serving: Sequence[WorkerClient]) -> None:
         clients = {client.id: client for client in serving}
         for worker_id in self._seats.keys() - clients.keys():
-            del self._seats[worker_id]
+            self._seats.pop(worker_id).client.close()
         for worker_id, client in clients.items():
             seat = self._seats.get(worker_id)
             if seat is None or seat.client is not client:

@@ -173,7 +173,9 @@ def test_a_function_has_as_many_workers_as_it_is_scaled_to(
     scale("scale_down", {"count": 1}, 2)
     # The last one is let go by detaching.
     scale("scale_down", {"count": 5}, 1)
+    assert output(client.execute(function_id)) == "hello world"
     scale("detach", None, 0)
+    assert output(client.execute(function_id)) == "hello world"
 
 
 def test_a_running_execution_that_is_deleted_is_stopped_and_its_caller_told(

@@ -254,7 +254,7 @@ def test_what_nobody_wants_any_more_is_let_go(
     pool.free = 5
     function_id = function(wanted=3)
     claims.reconcile(runtime_id)
-    db.write(demands.let_go, function_id)
+    db.write(demands.let_go, function_id, 0)
     claims.reconcile(runtime_id)
     assert having(db, function_id) == []
     assert pool.alive == set()
