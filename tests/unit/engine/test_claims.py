@@ -3,18 +3,20 @@
 import json
 import uuid
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 from oslo_config import cfg
 
+from qinling import exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, functions, models, workers
+from qinling.db import demands, executions, functions, models, workers
 from qinling.engine import claims as module
 from qinling.engine.claims import Claims
 from qinling.execution.keys import Keys
 from qinling.orchestrator import base
-from qinling.states import WorkerStatus
+from qinling.states import ExecutionStatus, WorkerStatus
 from tests.unit import rows
 
 
@@ -53,39 +55,35 @@ class Pool:
         return True
 
 
-@pytest.fixture
-def pool() -> Pool:
-    return Pool()
+class World:
+    """One runtime with its pool, and the engine that claims of it.
 
+    :ivar loads: ids of the workers that were sent to get their functions.
+    """
 
-@pytest.fixture
-def loads() -> list[str]:
-    """Ids of the workers that were sent to get their functions."""
-    return []
+    def __init__(self, conf: cfg.ConfigOpts, db: db_api.Database) -> None:
+        self.db = db
+        self.pool = Pool()
+        self.loads: list[str] = []
+        self.claims = self.engine(conf)
+        [self.runtime_id] = rows.insert(db, {"status": "available"})
 
+    def engine(self, conf: cfg.ConfigOpts) -> Claims:
+        """Another engine."""
+        keys = Keys(conf)
+        return Claims(conf, self.db, self.pool, keys, self.loads.append)  # type: ignore[arg-type]
 
-@pytest.fixture
-def claims(conf: cfg.ConfigOpts, db: db_api.Database, pool: Pool, loads: list[str]) -> Claims:
-    return Claims(conf, db, pool, Keys(conf), loads.append)  # type: ignore[arg-type]
+    def look(self) -> float | None:
+        return self.claims.reconcile(self.runtime_id)
 
-
-@pytest.fixture
-def runtime_id(db: db_api.Database) -> str:
-    [runtime_id] = rows.insert(db, {"status": "available"})
-    return runtime_id
-
-
-@pytest.fixture
-def function(db: db_api.Database, runtime_id: str) -> Callable[..., str]:
-    """Makes a function of a project, which may want workers."""
-
-    def make(project: str = "project", wanted: int = 0) -> str:
+    def function(self, project: str = "project", wanted: int = 0) -> str:
+        """The id of a new function of a project, which may want workers."""
         values = {
             "id": str(uuid.uuid4()),
             "project_id": project,
             "name": None,
             "description": None,
-            "runtime_id": runtime_id,
+            "runtime_id": self.runtime_id,
             "code": json.dumps({"source": "package"}),
             "package": "0" * 64,
             "entry": "main.main",
@@ -93,232 +91,242 @@ def function(db: db_api.Database, runtime_id: str) -> Callable[..., str]:
             "memory_size": 33554432,
             "timeout": 5,
         }
-        found = db.write(functions.create, values)
+        found = self.db.write(functions.create, values)
         if wanted:
-            db.write(demands.raise_to, found.id, 0, wanted)
+            self.db.write(demands.raise_to, found.id, 0, wanted)
         return found.id
 
-    return make
+    def having(self, function_id: str) -> list[workers.Worker]:
+        return self.db.read(workers.of_function, function_id)
+
+    def execute(
+        self, function_id: str, worker_id: str | None, revision: int = 1
+    ) -> executions.Execution:
+        """An execution that was sent to a worker, or to nobody yet."""
+        values = {
+            "id": str(uuid.uuid4()),
+            "project_id": "project",
+            "function_id": function_id,
+            "function_version": 0,
+            "function_alias": None,
+            "description": None,
+            "sync": True,
+            "input": None,
+            "owner": "owner",
+            "worker_id": worker_id,
+        }
+        return self.db.write(executions.create, values, revision)
 
 
-def having(db: db_api.Database, function_id: str) -> list[workers.Worker]:
-    return db.read(workers.of_function, function_id)
+@pytest.fixture
+def world(conf: cfg.ConfigOpts, db: db_api.Database) -> World:
+    return World(conf, db)
 
 
-def test_what_is_wanted_is_claimed_and_sent_to_be_loaded(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    loads: list[str],
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    pool.free = 5
-    function_id = function(wanted=2)
-    assert claims.reconcile(runtime_id) is None
-    claimed = having(db, function_id)
-    assert [row.id for row in claimed] == loads
+def test_what_is_wanted_is_claimed_and_sent_to_be_loaded(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=2)
+    assert world.look() is None
+    claimed = world.having(function_id)
+    assert [row.id for row in claimed] == world.loads
     assert {row.status for row in claimed} == {WorkerStatus.LOADING}
     assert {row.revision for row in claimed} == {1}
-    assert pool.free == 3
+    assert world.pool.free == 3
     # Each worker has a key of its own, and the table does not show it.
     assert len({row.key for row in claimed}) == 2
-    assert db.read(demands.unsettled, runtime_id) == []
-    assert claims.reconcile(runtime_id) is None
-    assert pool.free == 3
+    assert world.db.read(demands.unsettled, world.runtime_id) == []
+    assert world.look() is None
+    assert world.pool.free == 3
 
 
-def test_who_finds_the_pool_empty_is_served_when_it_has_refilled(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    pool.free = 1
-    function_id = function(wanted=3)
-    assert claims.reconcile(runtime_id) is not None
-    assert len(having(db, function_id)) == 1
-    pool.free = 5
-    assert claims.reconcile(runtime_id) is None
-    assert len(having(db, function_id)) == 3
+def test_who_finds_the_pool_empty_is_served_when_it_has_refilled(world: World) -> None:
+    world.pool.free = 1
+    function_id = world.function(wanted=3)
+    assert world.look() is not None
+    assert len(world.having(function_id)) == 1
+    world.pool.free = 5
+    assert world.look() is None
+    assert len(world.having(function_id)) == 3
 
 
-def test_projects_take_turns(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    greedy = [function("greedy", wanted=5) for _ in range(3)]
-    modest = function("modest", wanted=1)
-    pool.free = 2
-    claims.reconcile(runtime_id)
-    assert len(having(db, modest)) == 1
-    assert sum(len(having(db, each)) for each in greedy) == 1
+def test_projects_take_turns(world: World) -> None:
+    greedy = [world.function("greedy", wanted=5) for _ in range(3)]
+    modest = world.function("modest", wanted=1)
+    world.pool.free = 2
+    world.look()
+    assert len(world.having(modest)) == 1
+    assert sum(len(world.having(each)) for each in greedy) == 1
 
 
-def test_a_worker_that_has_died_is_replaced(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    pool.free = 5
-    function_id = function(wanted=1)
-    claims.reconcile(runtime_id)
-    [first] = having(db, function_id)
-    pool.alive.clear()
-    claims.reconcile(runtime_id)
-    [second] = having(db, function_id)
+def test_a_worker_that_has_died_is_replaced(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [first] = world.having(function_id)
+    world.pool.alive.clear()
+    world.look()
+    [second] = world.having(function_id)
     assert second.id != first.id
 
 
 def test_a_worker_that_is_ending_gets_nothing_more_and_is_replaced_before_it_has_ended(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
+    world: World,
 ) -> None:
-    pool.free = 5
-    function_id = function(wanted=1)
-    claims.reconcile(runtime_id)
-    [first] = having(db, function_id)
-    pool.dying.add(first.id)
-    pool.ending.add(first.id)
-    assert claims.reconcile(runtime_id) is not None
-    old, new = having(db, function_id)
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [first] = world.having(function_id)
+    world.pool.dying.add(first.id)
+    world.pool.ending.add(first.id)
+    assert world.look() is not None
+    old, new = world.having(function_id)
     assert (old.id, old.status) == (first.id, WorkerStatus.DRAINING)
     assert new.status is WorkerStatus.LOADING
-    claims.reconcile(runtime_id)
-    assert len(having(db, function_id)) == 2
-    pool.alive.discard(first.id)
-    assert claims.reconcile(runtime_id) is None
-    assert [row.id for row in having(db, function_id)] == [new.id]
-    assert pool.free == 3
+    world.look()
+    assert len(world.having(function_id)) == 2
+    world.pool.alive.discard(first.id)
+    assert world.look() is None
+    assert [row.id for row in world.having(function_id)] == [new.id]
+    assert world.pool.free == 3
 
 
-def test_who_wants_what_was_there_once_gets_it_again(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    pool.free = 5
-    function_id = function(wanted=1)
-    claims.reconcile(runtime_id)
-    [old] = having(db, function_id)
-    db.write(functions.update, db.read(functions.get, function_id), {"package": "1" * 64})
-    claims.reconcile(runtime_id)
+def test_who_wants_what_was_there_once_gets_it_again(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [old] = world.having(function_id)
+    world.db.write(
+        functions.update, world.db.read(functions.get, function_id), {"package": "1" * 64}
+    )
+    world.look()
     # Whoever runs the new code finds no worker that has it, and says so.
-    db.write(demands.raise_to, function_id, 0, 1)
-    claims.reconcile(runtime_id)
-    [new] = having(db, function_id)
+    world.db.write(demands.raise_to, function_id, 0, 1)
+    world.look()
+    [new] = world.having(function_id)
     assert (new.revision, new.id) != (old.revision, old.id)
 
 
 def test_workers_with_old_code_are_let_go_and_their_rows_stay_until_they_are_gone(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
+    world: World,
 ) -> None:
-    pool.free = 5
-    function_id = function(wanted=1)
-    claims.reconcile(runtime_id)
-    [old] = having(db, function_id)
-    db.write(functions.update, db.read(functions.get, function_id), {"package": "1" * 64})
-    pool.ending.add(old.id)
-    assert claims.reconcile(runtime_id) is not None
-    assert [(row.id, row.status) for row in having(db, function_id)] == [
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [old] = world.having(function_id)
+    world.db.write(
+        functions.update, world.db.read(functions.get, function_id), {"package": "1" * 64}
+    )
+    world.pool.ending.add(old.id)
+    assert world.look() is not None
+    assert [(row.id, row.status) for row in world.having(function_id)] == [
         (old.id, WorkerStatus.DRAINING)
     ]
-    assert pool.released == [old.id]
-    pool.ending.clear()
-    assert claims.reconcile(runtime_id) is None
-    assert having(db, function_id) == []
+    assert world.pool.released == [old.id]
+    world.pool.ending.clear()
+    assert world.look() is None
+    assert world.having(function_id) == []
 
 
-def test_what_nobody_wants_any_more_is_let_go(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    pool.free = 5
-    function_id = function(wanted=3)
-    claims.reconcile(runtime_id)
-    db.write(demands.let_go, function_id, 0)
-    claims.reconcile(runtime_id)
-    assert having(db, function_id) == []
-    assert pool.alive == set()
+def test_what_nobody_wants_any_more_is_let_go(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=3)
+    world.look()
+    world.db.write(demands.let_go, function_id, 0)
+    world.look()
+    assert world.having(function_id) == []
+    assert world.pool.alive == set()
 
 
-def test_the_workers_of_a_function_that_was_deleted_are_let_go(
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    function: Callable[..., str],
-    runtime_id: str,
-) -> None:
-    pool.free = 5
-    function_id = function(wanted=2)
-    claims.reconcile(runtime_id)
-    db.write(functions.delete, db.read(functions.get, function_id))
-    claims.reconcile(runtime_id)
-    assert having(db, function_id) == []
-    assert pool.alive == set()
+def test_the_workers_of_a_function_that_was_deleted_are_let_go(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=2)
+    world.look()
+    world.db.write(functions.delete, world.db.read(functions.get, function_id))
+    world.look()
+    assert world.having(function_id) == []
+    assert world.pool.alive == set()
 
 
 def test_a_worker_that_was_claimed_for_nobody_is_let_go_after_a_grace(
-    claims: Claims,
-    pool: Pool,
-    runtime_id: str,
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool.free = 1
-    assert pool.claim(runtime_id) is not None
-    assert claims.reconcile(runtime_id) is not None
-    assert pool.released == []
+    world.pool.free = 1
+    assert world.pool.claim(world.runtime_id) is not None
+    assert world.look() is not None
+    assert world.pool.released == []
     monkeypatch.setattr(module, "_GRACE", 0.0)
-    claims.reconcile(runtime_id)
-    assert pool.alive == set()
+    world.look()
+    assert world.pool.alive == set()
 
 
 def test_two_engines_that_claim_at_once_keep_no_more_than_are_wanted(
-    conf: cfg.ConfigOpts,
-    claims: Claims,
-    db: db_api.Database,
-    pool: Pool,
-    loads: list[str],
-    function: Callable[..., str],
-    runtime_id: str,
+    world: World, conf: cfg.ConfigOpts
 ) -> None:
-    pool.free = 9
-    function_id = function(wanted=3)
-    other = Claims(conf, db, pool, Keys(conf), loads.append)  # type: ignore[arg-type]
-    pool.meanwhile = lambda: other.reconcile(runtime_id)
-    claims.reconcile(runtime_id)
-    assert len(having(db, function_id)) == len(loads) == 3
+    world.pool.free = 9
+    function_id = world.function(wanted=3)
+    other = world.engine(conf)
+    world.pool.meanwhile = lambda: other.reconcile(world.runtime_id)
+    world.look()
+    assert len(world.having(function_id)) == len(world.loads) == 3
     # The one that was too many is let go at once.
-    assert len(pool.released) == 1
-    assert pool.alive == set(loads)
+    assert len(world.pool.released) == 1
+    assert world.pool.alive == set(world.loads)
 
 
-def test_ten_askers_for_one_more_worker_get_one(
-    db: db_api.Database, function: Callable[..., str]
-) -> None:
-    function_id = function()
+def test_ten_askers_for_one_more_worker_get_one(world: World) -> None:
+    function_id = world.function()
     for _ in range(10):
-        db.write(demands.raise_to, function_id, 0, 1)
+        world.db.write(demands.raise_to, function_id, 0, 1)
 
     def wanted(connection: sa.Connection) -> list[int]:
         return list(connection.execute(sa.select(models.Demand.wanted)).scalars())
 
-    assert db.read(wanted) == [1]
+    assert world.db.read(wanted) == [1]
+
+
+def test_a_worker_is_let_go_only_when_what_was_sent_to_it_has_ended(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    execution = world.execute(function_id, row.id)
+    world.db.write(demands.let_go, function_id, 0)
+    assert world.look() is not None
+    assert world.pool.released == []
+    # Nothing more is sent to it.
+    with pytest.raises(exceptions.FunctionChanged):
+        world.execute(function_id, row.id)
+    waiting = world.execute(function_id, None)
+    assert world.db.write(executions.send, waiting, row.id, 1) is False
+    world.db.write(executions.end, replace(execution, status=ExecutionStatus.SUCCESS), "")
+    assert world.look() is None
+    assert world.pool.released == [row.id]
+
+
+def test_a_worker_that_has_refused_an_execution_need_not_wait_for_its_end(world: World) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    world.db.write(executions.recall, world.execute(function_id, row.id))
+    world.db.write(demands.let_go, function_id, 0)
+    assert world.look() is None
+    assert world.pool.released == [row.id]
+
+
+def test_a_worker_whose_key_nobody_can_read_any_more_is_replaced(
+    world: World, conf: cfg.ConfigOpts
+) -> None:
+    world.pool.free = 5
+    function_id = world.function(wanted=1)
+    world.look()
+    [old] = world.having(function_id)
+    conf.set_override("secret", "B" * 43 + "=", group="execution")
+    world.claims = world.engine(conf)
+    world.db.write(demands.raise_to, function_id, 0, 1)
+    assert world.look() is None
+    [new] = world.having(function_id)
+    assert new.id != old.id
+    assert world.pool.released == [old.id]
