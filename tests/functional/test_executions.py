@@ -2,12 +2,13 @@
 
 import concurrent.futures
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.fixtures.deployment import Deployment
+from tests.fixtures.deployment import Client, Deployment
 from tests.fixtures.packages import package
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import kill_worker
@@ -210,3 +211,35 @@ def test_executions_of_nothing_are_refused(deployment: Deployment) -> None:
     answer = client.call("POST", "/v1/executions", json={"function_id": unknown})
     assert answer.status_code == 404
     assert unknown in answer.json()["faultstring"]
+
+
+def test_no_call_fails_while_workers_are_let_go(deployment: Deployment, runtime_id: str) -> None:
+    client = deployment.client
+    function_id = client.create_function(runtime_id, GREETER)["id"]
+    client.execute(function_id)
+    ended = threading.Event()
+
+    def call() -> list[str]:
+        """The ends that one caller has seen."""
+        caller, seen = Client(deployment.url), []
+        while not ended.is_set():
+            seen.append(caller.execute(function_id)["status"])
+        return seen
+
+    known = set(client.workers(function_id))
+
+    def another() -> bool:
+        """Whether there is a worker that was not there before."""
+        there = set(client.workers(function_id))
+        new = there - known
+        known.update(there)
+        return bool(new)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(call) for _ in range(2)]
+        for _ in range(5):
+            answer = client.call("POST", f"/v1/functions/{function_id}/detach")
+            assert answer.status_code == 202
+            wait_until(another, 30, "another worker")
+        ended.set()
+        assert {status for each in calls for status in each.result()} == {"success"}

@@ -8,7 +8,6 @@ import http.client
 import json
 import socket
 import threading
-import time
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.kubernetes.client import path_of
+from tests.fixtures.process import wait_until
 from tests.functional.kubernetes.recording import Names, Object, Scenario
 
 # Seconds within which something must come to stand for a recorded thing.
@@ -126,13 +126,13 @@ class Counterparts:
         return None
 
     def wait_for_pod(self, name: str) -> str:
-        deadline = time.monotonic() + _DEADLINE
-        while time.monotonic() < deadline:
+        def found() -> str | None:
             self.update()
-            if (ours := self.pod(name)) is not None:
-                return ours
-            time.sleep(0.02)
-        raise AssertionError(f"nothing here stands for the recorded pod {name}")
+            return self.pod(name)
+
+        ours = wait_until(found, _DEADLINE, f"what stands for the recorded pod {name}")
+        assert ours is not None
+        return ours
 
     def name(self, theirs: Object) -> str | None:
         """Our name of what stands for a recorded object."""

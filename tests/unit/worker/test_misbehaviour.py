@@ -5,9 +5,11 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,6 +215,19 @@ def do(worker: Worker, what: str, timeout: float = 10, **more: object) -> dict: 
     return worker.run(json.dumps({"do": what, **more}), timeout)
 
 
+def two_under_way(
+    worker: Worker, pool: ThreadPoolExecutor, seconds: float
+) -> list[Future[dict[str, Any]]]:
+    """Two executions that take so long, both of which have begun."""
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    given = json.dumps({"do": "ok", "seconds": seconds})
+    asked = [pool.submit(worker.run, given, execution_id=id_) for id_ in ids]
+    for id_ in ids:
+        path = f"/executions/{id_}"
+        wait_until(lambda path=path: worker.ask("GET", path)[0] == 202, 10, "an execution begun")
+    return asked
+
+
 def test_what_raises_keeps_its_slot(worker: Worker) -> None:
     before = worker.settle()
     assert do(worker, "fail")["output"] == "as asked"
@@ -237,8 +252,7 @@ def test_what_runs_too_long_is_ended(worker: Worker, what: str) -> None:
 )
 def test_memory_is_bounded_and_others_in_flight_do_not_notice(worker: Worker, what: str) -> None:
     with ThreadPoolExecutor(2) as pool:
-        others = [pool.submit(do, worker, "ok", seconds=1.5) for _ in range(2)]
-        time.sleep(0.05)
+        others = two_under_way(worker, pool, seconds=1.5)
         answer = do(worker, what, timeout=20)
         assert answer["status"] == "failed"
         assert EXHAUSTED in answer["output"]
@@ -271,8 +285,7 @@ def test_what_ends_its_process_is_told(worker: Worker, what: str) -> None:
 
 def test_what_kills_its_parent_harms_nobody(worker: Worker) -> None:
     with ThreadPoolExecutor(2) as pool:
-        others = [pool.submit(do, worker, "ok", seconds=1) for _ in range(2)]
-        time.sleep(0.05)
+        others = two_under_way(worker, pool, seconds=1)
         answer = do(worker, "kill_parent", seconds=0.2)
         assert answer["output"] == "still here"
         assert [other.result()["status"] for other in others] == ["success"] * 2
@@ -339,8 +352,7 @@ def test_nothing_can_be_written_when_the_execution_has_ended(worker: Worker) -> 
 )
 def test_what_an_execution_leaves_running_is_ended_with_it(worker: Worker, what: str) -> None:
     with ThreadPoolExecutor(2) as pool:
-        others = [pool.submit(do, worker, "ok", seconds=1) for _ in range(2)]
-        time.sleep(0.05)
+        others = two_under_way(worker, pool, seconds=1)
         answer = do(worker, what)
         assert answer["status"] == ("failed" if what == "raise_twice" else "success"), answer
         # It is gone while others run still.
@@ -373,7 +385,11 @@ def test_an_idle_slot_that_is_killed_is_noticed_before_it_is_used(worker: Worker
     assert answer["output"] != pids[-1]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a limit for a user needs one for each worker")
+@pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="only root gives each worker a user of its own; without, the kernel counts the "
+    "processes of this user, and the bomb would be ours",
+)
 @pytest.mark.parametrize("what", ["bomb", "honest_bomb"])
 def test_a_fork_bomb_is_ended_and_another_worker_does_not_notice(
     make: Callable[..., Worker], tmp_path: Path, what: str
