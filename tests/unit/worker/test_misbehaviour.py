@@ -197,13 +197,14 @@ def worker(make: Callable[..., Worker]) -> Iterator[Worker]:
     found.settle()
     yield found
     # Whatever was done: the function is served, on every slot, and nobody else is there.
-    pids = set(found.settle())
+    found.settle()
 
     def serves_on_all() -> bool:
         with ThreadPoolExecutor(3) as pool:
             served = list(pool.map(lambda _: do(found, "ok", seconds=0.3), range(3)))
         assert {answer["status"] for answer in served} == {"success"}
-        assert {answer["output"] for answer in served} <= pids
+        # Looked at afterwards: a slot with something left in its channel is replaced at its use.
+        assert {answer["output"] for answer in served} <= set(found.settle())
         # On a busy machine one may have ended before the last has begun.
         return len({answer["output"] for answer in served}) == 3
 
