@@ -2,14 +2,17 @@
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
 import webob
 from oslo_config import cfg
 
-from qinling import exceptions
+from qinling import context, exceptions
+from qinling.api.types.base import List
 from qinling.db import listing as lists
+
+AnyList = TypeVar("AnyList", bound=List)
 
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
@@ -64,6 +67,24 @@ class Query:
                 limit=self.listing.limit,
                 after=self._after(cursor),
             )
+
+    def project(self, caller: context.RequestContext, all_projects: str) -> str | None:
+        """Whose rows are asked for; None for everybody's.
+
+        :param all_projects: the rule for those.
+        """
+        if self.all_projects or self.filters_project:
+            caller.can(all_projects)
+            return None
+        project_id: str | None = caller.project_id
+        return project_id
+
+    def answer(self, answer: AnyList, page: lists.Page) -> AnyList:
+        """A list that has the rows of ``page``, with the link to what is behind them."""
+        link = self.next_link(page)
+        if link is not None:
+            answer.next = link
+        return answer
 
     def next_link(self, page: lists.Page) -> str | None:
         """The absolute URL of the page after ``page``, None at the end."""

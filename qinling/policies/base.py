@@ -36,3 +36,19 @@ rules = [
         scope_types=PROJECT_SCOPE,
     ),
 ]
+
+
+def rule(
+    name: str, check: str, description: str, method: str, *paths: str
+) -> policy.DocumentedRuleDefault:
+    """A rule on a call, with the project of a token for its scope.
+
+    :param paths: the URLs that the call has.
+    """
+    return policy.DocumentedRuleDefault(
+        name=name,
+        check_str=check,
+        description=description,
+        operations=[{"method": method, "path": path} for path in paths],
+        scope_types=PROJECT_SCOPE,
+    )

@@ -1,7 +1,5 @@
 """Who may do what with functions."""
 
-from oslo_policy import policy
-
 from qinling.policies import base
 
 CREATE = "function:create"
@@ -14,61 +12,51 @@ UPDATE = "function:update"
 DELETE = "function:delete"
 
 
-def _rule(name: str, check: str, description: str, method: str, path: str) -> policy.RuleDefault:
-    return policy.DocumentedRuleDefault(
-        name=name,
-        check_str=check,
-        description=description,
-        operations=[{"method": method, "path": path}],
-        scope_types=base.PROJECT_SCOPE,
-    )
-
-
 rules = [
-    _rule(CREATE, base.PROJECT_MEMBER, "Create a function.", "POST", "/v1/functions"),
-    _rule(
+    base.rule(CREATE, base.PROJECT_MEMBER, "Create a function.", "POST", "/v1/functions"),
+    base.rule(
         LIST,
         base.PROJECT_READER,
         "List the functions of the caller's project.",
         "GET",
         "/v1/functions",
     ),
-    _rule(
+    base.rule(
         LIST_ALL,
         base.ADMIN,
         "List the functions of all projects, or of a project that is named.",
         "GET",
         "/v1/functions?all_projects=true",
     ),
-    _rule(
+    base.rule(
         SHOW,
         base.PROJECT_READER,
         "Show a function of the caller's project.",
         "GET",
         "/v1/functions/{function_id}",
     ),
-    _rule(
+    base.rule(
         SHOW_ALL,
         base.ADMIN,
         "See a function of another project: to whom this is not granted it does not exist.",
         "GET",
         "/v1/functions/{function_id}",
     ),
-    _rule(
+    base.rule(
         DOWNLOAD,
         base.PROJECT_READER,
         "Download the package of a function.",
         "GET",
         "/v1/functions/{function_id}?download=true",
     ),
-    _rule(
+    base.rule(
         UPDATE,
         base.PROJECT_OWNER,
         "Change a function.",
         "PUT",
         "/v1/functions/{function_id}",
     ),
-    _rule(
+    base.rule(
         DELETE,
         base.PROJECT_OWNER,
         "Delete a function.",

@@ -1,7 +1,5 @@
 """Who may do what with runtimes."""
 
-from oslo_policy import policy
-
 from qinling.policies import base
 
 CREATE = "runtime:create"
@@ -14,59 +12,49 @@ UPDATE = "runtime:update"
 DELETE = "runtime:delete"
 
 
-def _rule(name: str, check: str, description: str, method: str, path: str) -> policy.RuleDefault:
-    return policy.DocumentedRuleDefault(
-        name=name,
-        check_str=check,
-        description=description,
-        operations=[{"method": method, "path": path}],
-        scope_types=base.PROJECT_SCOPE,
-    )
-
-
 rules = [
-    _rule(CREATE, base.ADMIN, "Create a runtime.", "POST", "/v1/runtimes"),
-    _rule(
+    base.rule(CREATE, base.ADMIN, "Create a runtime.", "POST", "/v1/runtimes"),
+    base.rule(
         LIST,
         base.PROJECT_READER,
         "List the public runtimes and those of the caller's project.",
         "GET",
         "/v1/runtimes",
     ),
-    _rule(
+    base.rule(
         LIST_ALL,
         base.ADMIN,
         "List the runtimes of all projects, or of a project that is named.",
         "GET",
         "/v1/runtimes?all_projects=true",
     ),
-    _rule(
+    base.rule(
         SHOW,
         base.PROJECT_READER,
         "Show a public runtime or one of the caller's project.",
         "GET",
         "/v1/runtimes/{runtime_id}",
     ),
-    _rule(
+    base.rule(
         SHOW_ALL,
         base.ADMIN,
         "See a private runtime of another project: to whom this is not granted it does not exist.",
         "GET",
         "/v1/runtimes/{runtime_id}",
     ),
-    _rule(
+    base.rule(
         SHOW_POOL,
         base.ADMIN,
         "Show the pool of a runtime.",
         "GET",
         "/v1/runtimes/{runtime_id}/pool",
     ),
-    _rule(
+    base.rule(
         UPDATE,
         base.ADMIN,
         "Change a runtime's name, description or image.",
         "PUT",
         "/v1/runtimes/{runtime_id}",
     ),
-    _rule(DELETE, base.ADMIN, "Delete a runtime.", "DELETE", "/v1/runtimes/{runtime_id}"),
+    base.rule(DELETE, base.ADMIN, "Delete a runtime.", "DELETE", "/v1/runtimes/{runtime_id}"),
 ]

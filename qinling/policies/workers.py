@@ -1,7 +1,5 @@
 """Who may do what with the workers of functions."""
 
-from oslo_policy import policy
-
 from qinling.policies import base
 
 LIST = "worker:list"
@@ -13,34 +11,27 @@ _FUNCTION = "/v1/functions/{function_id}"
 _VERSION = "/v1/functions/{function_id}/versions/{version_number}"
 
 
-def _rule(name: str, description: str, method: str, *paths: str) -> policy.RuleDefault:
-    return policy.DocumentedRuleDefault(
-        name=name,
-        check_str=base.ADMIN,
-        description=description,
-        operations=[{"method": method, "path": path} for path in paths],
-        scope_types=base.PROJECT_SCOPE,
-    )
-
-
 rules = [
-    _rule(LIST, "List the workers of a function.", "GET", f"{_FUNCTION}/workers"),
-    _rule(
+    base.rule(LIST, base.ADMIN, "List the workers of a function.", "GET", f"{_FUNCTION}/workers"),
+    base.rule(
         SCALE_UP,
+        base.ADMIN,
         "Give a function, or a version of it, more workers.",
         "POST",
         f"{_FUNCTION}/scale_up",
         f"{_VERSION}/scale_up",
     ),
-    _rule(
+    base.rule(
         SCALE_DOWN,
+        base.ADMIN,
         "Take workers from a function, or a version of it, but for one.",
         "POST",
         f"{_FUNCTION}/scale_down",
         f"{_VERSION}/scale_down",
     ),
-    _rule(
+    base.rule(
         DETACH,
+        base.ADMIN,
         "Let go of all workers of a function, or of a version of it.",
         "POST",
         f"{_FUNCTION}/detach",

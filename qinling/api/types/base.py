@@ -169,6 +169,12 @@ class Type(wtypes.Base):  # type: ignore[misc]
         }
 
 
+class List(Type):
+    """A list; ``next`` is there when it goes on."""
+
+    next = wtypes.wsattr(str)
+
+
 @wsme_json.fromjson.when_type(type(Type))  # type: ignore[untyped-decorator]
 def _from_json(kind: type[Type], given: dict[str, Any]) -> Type:
     """The body of a call, in the place of WSME's own reading of it.

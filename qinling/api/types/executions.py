@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Bool, Text, Type, Uuid, readonly, time
+from qinling.api.types.base import Bool, List, Text, Type, Uuid, readonly, time
 from qinling.db import executions
 
 _DESCRIPTION = Text(longest=255, lines=True)
@@ -94,8 +94,5 @@ class ExecutionCreate(Type):
     updated_at = readonly(str)
 
 
-class Executions(Type):
-    """A list; ``next`` is there when it goes on."""
-
+class Executions(List):
     executions = [Execution]
-    next = wtypes.wsattr(str)

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Number, Text, Type, Uuid, readonly, time
+from qinling.api.types.base import List, Number, Text, Type, Uuid, readonly, time
 from qinling.db import function_aliases
 
 
@@ -49,11 +49,8 @@ class FunctionAlias(Type):
         )
 
 
-class FunctionAliases(Type):
-    """A list; ``next`` is there when it goes on."""
-
+class FunctionAliases(List):
     function_aliases = [FunctionAlias]
-    next = wtypes.wsattr(str)
 
 
 class _Body(Type):

@@ -4,7 +4,7 @@ from typing import Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Number, Text, Type, readonly, time
+from qinling.api.types.base import List, Number, Text, Type, readonly, time
 from qinling.db import function_versions
 
 
@@ -45,11 +45,8 @@ class FunctionVersion(Type):
         )
 
 
-class FunctionVersions(Type):
-    """A list; ``next`` is there when it goes on."""
-
+class FunctionVersions(List):
     function_versions = [FunctionVersion]
-    next = wtypes.wsattr(str)
 
 
 class FunctionVersionCreate(Type):

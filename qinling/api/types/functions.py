@@ -8,7 +8,7 @@ from typing import Any, Self
 from wsme import types as wtypes
 
 from qinling import exceptions
-from qinling.api.types.base import Number, Text, Type, Uuid, readonly, time
+from qinling.api.types.base import List, Number, Text, Type, Uuid, readonly, time
 from qinling.api.types.images import Image
 from qinling.db import functions
 
@@ -166,11 +166,8 @@ class Function(Type):
         )
 
 
-class Functions(Type):
-    """A list; ``next`` is there when it goes on."""
-
+class Functions(List):
     functions = [Function]
-    next = wtypes.wsattr(str)
 
 
 class _Body(Type):

@@ -4,7 +4,7 @@ from typing import Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Bool, Text, Type, readonly, time
+from qinling.api.types.base import Bool, List, Text, Type, readonly, time
 from qinling.api.types.images import Image
 from qinling.db import runtimes
 
@@ -76,11 +76,8 @@ class RuntimeUpdate(_Body):
     trusted = readonly(Bool())
 
 
-class Runtimes(Type):
-    """A list; ``next`` is there when it goes on."""
-
+class Runtimes(List):
     runtimes = [Runtime]
-    next = wtypes.wsattr(str)
 
 
 class Capacity(Type):

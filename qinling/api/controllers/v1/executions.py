@@ -72,17 +72,10 @@ class ExecutionsController(routing.Resource):
         caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf)
-        everything = asked.all_projects or asked.filters_project
-        if everything:
-            caller.can(policies.LIST_ALL)
-        page = self._db.read(
-            executions.page, asked.listing, None if everything else caller.project_id
-        )
+        project_id = asked.project(caller, policies.LIST_ALL)
+        page = self._db.read(executions.page, asked.listing, project_id)
         answer = types.Executions(executions=[types.Execution.from_row(row) for row in page.rows])
-        link = asked.next_link(page)
-        if link is not None:
-            answer.next = link
-        return answer
+        return asked.answer(answer, page)
 
     @expose(types.Execution, Uuid())
     def show(self, execution_id: str) -> types.Execution:

@@ -47,19 +47,12 @@ class FunctionAliasesController(routing.Resource):
         caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf, marker="name")
-        everything = asked.all_projects or asked.filters_project
-        if everything:
-            caller.can(policies.LIST_ALL)
-        page = self._db.read(
-            function_aliases.page, asked.listing, None if everything else caller.project_id
-        )
+        project_id = asked.project(caller, policies.LIST_ALL)
+        page = self._db.read(function_aliases.page, asked.listing, project_id)
         answer = types.FunctionAliases(
             function_aliases=[types.FunctionAlias.from_row(row) for row in page.rows]
         )
-        link = asked.next_link(page)
-        if link is not None:
-            answer.next = link
-        return answer
+        return asked.answer(answer, page)
 
     @expose(types.FunctionAlias, types.Name())
     def show(self, name: str) -> types.FunctionAlias:

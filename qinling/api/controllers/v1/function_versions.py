@@ -75,10 +75,7 @@ class FunctionVersionsController(routing.Resource):
         answer = types.FunctionVersions(
             function_versions=[types.FunctionVersion.from_row(row) for row in page.rows]
         )
-        link = asked.next_link(page)
-        if link is not None:
-            answer.next = link
-        return answer
+        return asked.answer(answer, page)
 
     @routing.takes_query
     @expose(types.FunctionVersion, Uuid(), types.Position())

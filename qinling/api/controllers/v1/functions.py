@@ -109,17 +109,10 @@ class FunctionsController(routing.Resource):
         caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf)
-        everything = asked.all_projects or asked.filters_project
-        if everything:
-            caller.can(policies.LIST_ALL)
-        page = self._db.read(
-            functions.page, asked.listing, None if everything else caller.project_id
-        )
+        project_id = asked.project(caller, policies.LIST_ALL)
+        page = self._db.read(functions.page, asked.listing, project_id)
         answer = types.Functions(functions=[types.Function.from_row(row) for row in page.rows])
-        link = asked.next_link(page)
-        if link is not None:
-            answer.next = link
-        return answer
+        return asked.answer(answer, page)
 
     @routing.takes_query
     @expose(types.Function, Uuid())
