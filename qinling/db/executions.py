@@ -233,7 +233,7 @@ def remove(connection: sa.Connection, execution_id: str) -> None:
     connection.execute(sa.delete(Table).where(Table.c.id == execution_id))
 
 
-def waiting(connection: sa.Connection, limit: int = 1000) -> Sequence[str]:
+def waiting(connection: sa.Connection, *, limit: int) -> Sequence[str]:
     """Ids of the executions that nobody has taken."""
     query = (
         sa.select(Table.c.id)
@@ -244,7 +244,7 @@ def waiting(connection: sa.Connection, limit: int = 1000) -> Sequence[str]:
     return connection.execute(query).scalars().all()
 
 
-def orphans(connection: sa.Connection, limit: int = 1000) -> list[Execution]:
+def orphans(connection: sa.Connection, *, limit: int) -> list[Execution]:
     """Executions whose owners have no lease any more."""
     query = (
         sa.select(*_COLUMNS)

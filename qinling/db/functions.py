@@ -46,6 +46,11 @@ _COLUMNS = [Table.c[name] for name in _NAMES]
 # Statements of every call, made once: SQLAlchemy compiles them once, too.
 _INSERT = sa.insert(Table)
 _FIND = sa.select(*_COLUMNS).where(Table.c.id == sa.bindparam("function_id"))
+_TO_RUN = (
+    sa.select(*_COLUMNS, _Runtimes.c.status)
+    .select_from(Table.outerjoin(_Runtimes, _Runtimes.c.id == Table.c.runtime_id))
+    .where(Table.c.id == sa.bindparam("function_id"))
+)
 # A function's fields that lists can be filtered and sorted by.
 LISTED = (
     "id",
@@ -97,6 +102,20 @@ def get(connection: sa.Connection, function_id: str) -> Function:
     if function is None:
         raise exceptions.NotFound.of("Function", function_id)
     return function
+
+
+def get_to_run(
+    connection: sa.Connection, function_id: str
+) -> tuple[Function, RuntimeStatus | None]:
+    """A function and how its runtime is, None for an image.
+
+    :raises NotFound: there is no such function.
+    """
+    row = connection.execute(_TO_RUN, {"function_id": function_id}).one_or_none()
+    if row is None:
+        raise exceptions.NotFound.of("Function", function_id)
+    *values, status = row
+    return Function(*values), None if status is None else RuntimeStatus(status)
 
 
 def revisions(connection: sa.Connection, function_ids: Collection[str]) -> dict[str, int]:

@@ -27,22 +27,32 @@ class Base(orm.DeclarativeBase):
     type_annotation_map = {dt.datetime: Timestamp}
 
 
-class Runtime(Base):
-    """A runtime as its owner asked for it, and what was seen of its pool."""
-
-    __tablename__ = "runtimes"
+class Owned:
+    """What each thing of a project has. A version's project is its function's."""
 
     id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
     project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     created_at: orm.Mapped[dt.datetime]
     updated_at: orm.Mapped[dt.datetime | None]
+    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+
+
+class Named:
+    """What has a name that may be missing."""
+
     name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     # Lists sort names with the missing ones last; no index could do that alone.
     # Nullable only because MariaDB has no generated columns that are not.
     name_missing: orm.Mapped[int | None] = orm.mapped_column(
         sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=True)
     )
-    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
+
+
+class Runtime(Owned, Named, Base):
+    """A runtime as its owner asked for it, and what was seen of its pool."""
+
+    __tablename__ = "runtimes"
+
     image: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     # While upgrading: the image to go back to.
     previous_image: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
@@ -68,21 +78,11 @@ class Runtime(Base):
     )
 
 
-class Function(Base):
+class Function(Owned, Named, Base):
     """A function as its owner asked for it."""
 
     __tablename__ = "functions"
 
-    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
-    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
-    created_at: orm.Mapped[dt.datetime]
-    updated_at: orm.Mapped[dt.datetime | None]
-    name: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
-    # As that of a runtime.
-    name_missing: orm.Mapped[int | None] = orm.mapped_column(
-        sa.SmallInteger, sa.Computed("CASE WHEN name IS NULL THEN 1 ELSE 0 END", persisted=True)
-    )
-    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     # None when an image is the function.
     runtime_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     # Where its code is from, the JSON object that is answered.
@@ -110,20 +110,14 @@ class Function(Base):
     )
 
 
-class FunctionVersion(Base):
+class FunctionVersion(Owned, Base):
     """A function's package as it once was. The rest of it is as the function is now."""
 
     __tablename__ = "function_versions"
 
-    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
-    # That of the function.
-    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
-    created_at: orm.Mapped[dt.datetime]
-    updated_at: orm.Mapped[dt.datetime | None]
     function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     # From 1; a number is never given twice.
     version_number: orm.Mapped[int]
-    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     package: orm.Mapped[str] = orm.mapped_column(sa.String(64))
     # What was called in that package.
     entry: orm.Mapped[str] = orm.mapped_column(sa.String(255))
@@ -137,20 +131,15 @@ class FunctionVersion(Base):
     )
 
 
-class FunctionAlias(Base):
+class FunctionAlias(Owned, Base):
     """A name in a project for a function, or for a version of it."""
 
     __tablename__ = "function_aliases"
 
-    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
-    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
-    created_at: orm.Mapped[dt.datetime]
-    updated_at: orm.Mapped[dt.datetime | None]
     name: orm.Mapped[str] = orm.mapped_column(sa.String(255))
     function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     # 0 for the function itself.
     function_version: orm.Mapped[int]
-    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
 
     __table_args__ = (
         sa.Index("ix_function_aliases_name", "project_id", "name", unique=True),
@@ -232,19 +221,14 @@ class Worker(Base):
     )
 
 
-class Execution(Base):
+class Execution(Owned, Base):
     """One run of a function, from its acceptance to its end."""
 
     __tablename__ = "executions"
 
-    id: orm.Mapped[str] = orm.mapped_column(sa.String(36), primary_key=True)
-    project_id: orm.Mapped[str] = orm.mapped_column(sa.String(64))
-    created_at: orm.Mapped[dt.datetime]
-    updated_at: orm.Mapped[dt.datetime | None]
     function_id: orm.Mapped[str] = orm.mapped_column(sa.String(36))
     function_version: orm.Mapped[int]
     function_alias: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
-    description: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     sync: orm.Mapped[bool]
     input: orm.Mapped[str | None] = orm.mapped_column(LongText)

@@ -33,7 +33,7 @@ class Executions:
         self._db = db
         self._dispatcher = dispatcher
         self._owner = owner
-        self._most = conf.engine.execution_threads
+        self._most: int = conf.engine.execution_threads
         self._lock = threading.Lock()
         self._under_way: set[str] = set()
         self._refused = False
@@ -67,6 +67,10 @@ class Executions:
         threading.Thread(
             target=self._guard, args=(execution_id, work), name=execution_id, daemon=True
         ).start()
+
+    def _free(self) -> int:
+        with self._lock:
+            return self._most - len(self._under_way)
 
     def _guard(self, execution_id: str, work: Callable[[], None]) -> None:
         try:
@@ -111,9 +115,10 @@ class Executions:
             self._look.clear()
             context.clear()
             try:
-                for execution_id in self._db.read(executions.waiting):
+                # One more than there are threads for: it tells that this is to look again.
+                for execution_id in self._db.read(executions.waiting, limit=self._free() + 1):
                     self.execute(execution_id)
-                for orphan in self._db.read(executions.orphans):
+                for orphan in self._db.read(executions.orphans, limit=self._free() + 1):
                     self._begin(orphan.id, functools.partial(self._recover, orphan))
             except exceptions.QinlingError as error:
                 LOG.warning("Executions are looked for later: %s", error)

@@ -13,7 +13,7 @@ from qinling.api.controllers.routing import caller_of
 from qinling.api.types import executions as types
 from qinling.api.types.base import Uuid, expose
 from qinling.db import api as db_api
-from qinling.db import executions, function_aliases, function_versions, functions, runtimes
+from qinling.db import executions, function_aliases, function_versions, functions
 from qinling.execution.dispatch import Dispatcher
 from qinling.policies import executions as policies
 from qinling.states import ExecutionStatus, RuntimeStatus
@@ -124,17 +124,16 @@ class ExecutionsController(routing.Resource):
             }
         elif "function_id" not in values:
             raise exceptions.BadRequest("function_id: it, or function_alias, is required.")
-        function = self._db.read(functions.get, values["function_id"])
+        function, status = self._db.read(functions.get_to_run, values["function_id"])
         if function.project_id != caller.project_id:
             raise exceptions.NotFound.of("Function", function.id)
         if values["function_version"]:
             self._db.read(function_versions.get, function.id, values["function_version"])
         if function.runtime_id is None:
             raise exceptions.Conflict(f"Function {function.id}: images cannot be run yet.")
-        runtime = self._db.read(runtimes.get, function.runtime_id)
-        if runtime.status is not RuntimeStatus.AVAILABLE:
+        if status is not RuntimeStatus.AVAILABLE:
             raise exceptions.Conflict(
-                f"Runtime {runtime.id} of function {function.id} is {runtime.status}; "
+                f"Runtime {function.runtime_id} of function {function.id} is {status}; "
                 "functions run when it is available."
             )
         return function
