@@ -140,10 +140,7 @@ def get(connection: sa.Connection, execution_id: str) -> Execution:
 def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
     """A page of a project's executions; of everybody's when it is None."""
     visible = [] if project_id is None else [Table.c.project_id == project_id]
-    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
-    return lists.Page(
-        [_execution(row) for row in rows], None if keys is None else lists.encode_cursor(keys)
-    )
+    return lists.page(connection, Table, _COLUMNS, _execution, listing, *visible)
 
 
 def log(connection: sa.Connection, execution_id: str) -> str:

@@ -44,6 +44,10 @@ LISTED = (
 )
 
 
+def _alias(row: sa.Row[Any]) -> FunctionAlias:
+    return FunctionAlias(**row._asdict())
+
+
 def create(connection: sa.Connection, values: dict[str, Any]) -> FunctionAlias:
     """Insert an alias.
 
@@ -67,11 +71,7 @@ def get(connection: sa.Connection, project_id: str, name: str) -> FunctionAlias:
 def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
     """A page of the aliases of ``project_id``; of everything when it is None."""
     visible = [] if project_id is None else [Table.c.project_id == project_id]
-    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
-    return lists.Page(
-        [FunctionAlias(**row._asdict()) for row in rows],
-        None if keys is None else lists.encode_cursor(keys),
-    )
+    return lists.page(connection, Table, _COLUMNS, _alias, listing, *visible)
 
 
 def update(
@@ -113,7 +113,7 @@ def _get(connection: sa.Connection, query: sa.Select[Any], name: str) -> Functio
     row = connection.execute(query).one_or_none()
     if row is None:
         raise exceptions.NotFound.of("Alias", name)
-    return FunctionAlias(**row._asdict())
+    return _alias(row)
 
 
 def _named(project_id: str, name: str) -> tuple[sa.ColumnElement[bool], ...]:

@@ -40,6 +40,10 @@ _COLUMNS = [Table.c[name] for name in _NAMES]
 LISTED = ("id", "version_number", "description", "count", "created_at", "updated_at")
 
 
+def _version(row: sa.Row[Any]) -> FunctionVersion:
+    return FunctionVersion(**row._asdict())
+
+
 def create(
     connection: sa.Connection, function: functions.Function, values: dict[str, Any]
 ) -> FunctionVersion | None:
@@ -89,17 +93,13 @@ def get(connection: sa.Connection, function_id: str, number: int) -> FunctionVer
     row = connection.execute(sa.select(*_COLUMNS).where(*_named(function_id, number))).one_or_none()
     if row is None:
         raise _missing(function_id, number)
-    return FunctionVersion(**row._asdict())
+    return _version(row)
 
 
 def page(connection: sa.Connection, listing: lists.Listing, function_id: str) -> lists.Page:
     """A page of the versions of a function."""
-    rows, keys = lists.fetch(
-        connection, Table, _COLUMNS, listing, Table.c.function_id == function_id
-    )
-    return lists.Page(
-        [FunctionVersion(**row._asdict()) for row in rows],
-        None if keys is None else lists.encode_cursor(keys),
+    return lists.page(
+        connection, Table, _COLUMNS, _version, listing, Table.c.function_id == function_id
     )
 
 

@@ -71,6 +71,10 @@ LISTED = (
 DESCRIPTIVE = frozenset({"name", "description", "timeout"})
 
 
+def _function(row: sa.Row[Any]) -> Function:
+    return Function(**row._asdict())
+
+
 def create(connection: sa.Connection, values: dict[str, Any]) -> Function:
     """Insert a function.
 
@@ -93,7 +97,7 @@ def create(connection: sa.Connection, values: dict[str, Any]) -> Function:
 
 def find(connection: sa.Connection, function_id: str) -> Function | None:
     row = connection.execute(_FIND, {"function_id": function_id}).one_or_none()
-    return None if row is None else Function(**row._asdict())
+    return None if row is None else _function(row)
 
 
 def get(connection: sa.Connection, function_id: str) -> Function:
@@ -127,11 +131,7 @@ def revisions(connection: sa.Connection, function_ids: Collection[str]) -> dict[
 def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
     """A page of the functions of ``project_id``; of everything when it is None."""
     visible = [] if project_id is None else [Table.c.project_id == project_id]
-    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
-    return lists.Page(
-        [Function(**row._asdict()) for row in rows],
-        None if keys is None else lists.encode_cursor(keys),
-    )
+    return lists.page(connection, Table, _COLUMNS, _function, listing, *visible)
 
 
 def update(connection: sa.Connection, function: Function, values: dict[str, Any]) -> bool:

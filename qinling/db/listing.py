@@ -10,7 +10,7 @@ import base64
 import binascii
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,14 +80,15 @@ class Page:
     cursor: str | None
 
 
-def fetch(
+def page(
     connection: sa.Connection,
     table: sa.Table,
     columns: Sequence[Any],
+    make: Callable[[sa.Row[Any]], Any],
     listing: Listing,
     *conditions: sa.ColumnElement[bool],
-) -> tuple[Sequence[sa.Row[Any]], tuple[Any, ...] | None]:
-    """One page of rows, and the keys of its last row if there are more rows behind.
+) -> Page:
+    """One page of rows, each as ``make`` makes it.
 
     :raises BadRequest: the marker is unknown.
     """
@@ -109,9 +110,10 @@ def fetch(
     query = query.order_by(*_order(table, left)).limit(listing.limit + 1)
     rows = connection.execute(query).all()
     if len(rows) <= listing.limit:
-        return rows, None
+        return Page([make(row) for row in rows], None)
     rows = rows[: listing.limit]
-    return rows, tuple(getattr(rows[-1], sort.field) for sort in keys)
+    cursor = encode_cursor(tuple(getattr(rows[-1], sort.field) for sort in keys))
+    return Page([make(row) for row in rows], cursor)
 
 
 def encode_cursor(keys: Sequence[Any]) -> str:

@@ -113,10 +113,7 @@ def get(connection: sa.Connection, runtime_id: str) -> Runtime:
 def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
     """A page of what ``project_id`` may see; of everything when it is None."""
     visible = [] if project_id is None else [Table.c.is_public | (Table.c.project_id == project_id)]
-    rows, keys = lists.fetch(connection, Table, _COLUMNS, listing, *visible)
-    return lists.Page(
-        [_runtime(row) for row in rows], None if keys is None else lists.encode_cursor(keys)
-    )
+    return lists.page(connection, Table, _COLUMNS, _runtime, listing, *visible)
 
 
 def describe(connection: sa.Connection, runtime_id: str, values: dict[str, Any]) -> None:

@@ -150,6 +150,28 @@ class WorkerClient:
         content = b"" if body is None else json.dumps(body).encode()
         return self._exchange(method, path, content, None, patience)
 
+    def _connection(self) -> http.client.HTTPConnection:
+        """One that is open, a new one where none is kept.
+
+        :raises WorkerGone: nobody answers.
+        """
+        while (connection := self._kept()) is not None:
+            if _is_open(connection):
+                return connection
+            connection.close()
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
+        try:
+            connection.connect()
+        except OSError as error:
+            raise exceptions.WorkerGone(
+                f"nobody answers at {self._host}:{self._port}: {error.strerror or error}"
+            ) from error
+        return connection
+
+    def _kept(self) -> http.client.HTTPConnection | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
     def _exchange(
         self,
         method: str,
@@ -159,32 +181,7 @@ class WorkerClient:
         patience: float,
     ) -> tuple[int, dict[str, Any]]:
         """One request, signed unless it has headers of its own."""
-        while (connection := self._kept()) is not None:
-            if _is_open(connection):
-                return self._on(connection, method, path, content, headers, patience)
-            connection.close()
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
-        try:
-            connection.connect()
-        except OSError as error:
-            raise exceptions.WorkerGone(
-                f"nobody answers at {self._host}:{self._port}: {error.strerror or error}"
-            ) from error
-        return self._on(connection, method, path, content, headers, patience)
-
-    def _kept(self) -> http.client.HTTPConnection | None:
-        with self._lock:
-            return self._idle.pop() if self._idle else None
-
-    def _on(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        content: bytes,
-        headers: dict[str, str] | None,
-        patience: float,
-    ) -> tuple[int, dict[str, Any]]:
+        connection = self._connection()
         signed = headers is None
         sent = (
             signing.sign_request(self._key, method, path, content) if headers is None else headers
