@@ -117,7 +117,7 @@ class LocalOrchestrator:
             pool = self._state.load(pool_id)
             if pool is None:
                 return None
-            self._bury(pool)
+            buried = self._bury(pool)
             for entry in pool.workers:
                 ready = self._watch.track(pool_id, entry) is Health.READY
                 if ready and entry.image == pool.image and not entry.retiring:
@@ -125,6 +125,8 @@ class LocalOrchestrator:
                     self._state.save(pool)
                     self._notify(pool_id)
                     return base.Worker(entry.id, pool_id, f"127.0.0.1:{entry.port}")
+            if buried:
+                self._state.save(pool)
             return None
 
     def claimed(
@@ -146,12 +148,11 @@ class LocalOrchestrator:
             pool = self._state.load(pool_id)
             if pool is None:
                 return True
-            buried = self._bury(pool)
+            changed = self._bury(pool)
             entry = next((each for each in pool.claimed if each.id == worker_id), None)
             if entry is not None and not entry.retiring:
-                entry = pool.retire(entry)
-                buried = True
-            if buried:
+                entry, changed = pool.retire(entry), True
+            if changed:
                 self._state.save(pool)
             if entry is None:
                 return True

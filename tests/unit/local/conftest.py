@@ -1,15 +1,24 @@
 """Worker processes for tests: real ones, none of which outlives its test."""
 
 import contextlib
+import json
 import os
+import shlex
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from oslo_config import cfg
 
+from qinling.orchestrator import base
+from qinling.orchestrator.local import driver as module
 from qinling.orchestrator.local import process
+from qinling.orchestrator.local.driver import LocalOrchestrator
 from qinling.orchestrator.local.images import PYTHON_WORKER
+from tests.fixtures.process import wait_until
 
 SLEEPER = ("/bin/sleep", "600")
 #: A shell that runs on beside what it has started; all of it ends at a SIGTERM.
@@ -77,3 +86,78 @@ def end_all(folder: Path) -> None:
 def count_files() -> int:
     """How many files this process has open."""
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+SERVED = shlex.join(PYTHON_WORKER)
+IMAGES = {
+    "wrapped": f"/bin/sh -c {shlex.quote(f'{SERVED}; echo ended')}",
+    "silent": "/bin/sleep 600",
+    "stubborn": "/bin/sh -c \"trap '' TERM; /bin/sleep 600; :\"",
+    "crashing": "/bin/sh -c 'echo out of luck; exit 3'",
+    "missing": "/nonexistent/server",
+}
+
+Make = Callable[..., LocalOrchestrator]
+
+
+@pytest.fixture
+def make(conf: cfg.ConfigOpts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    """Makes an orchestrator, all of the same host; no worker outlives the test."""
+    made: list[LocalOrchestrator] = []
+    begun: list[process.Started] = []
+
+    def start(*arguments: Any) -> process.Started:
+        begun.append(process.start(*arguments))
+        return begun[-1]
+
+    # The children of an orchestrator that was stopped stay this process's.
+    monkeypatch.setattr(module, "process", SimpleNamespace(**vars(process) | {"start": start}))
+    conf.set_override("state_dir", str(tmp_path / "state"), group="local")
+    images = [f"{name}={command}" for name, command in IMAGES.items()]
+    conf.set_override("images", images, group="local")
+
+    def make(bound: bool = False, **options: Any) -> LocalOrchestrator:
+        for name, value in options.items():
+            conf.set_override(name, value, group="local")
+        made.append(LocalOrchestrator(conf, bound))
+        made[-1].start(lambda _: None)
+        return made[-1]
+
+    yield make
+    for orchestrator in made:
+        if not orchestrator._watch._loop.is_closed():
+            orchestrator.stop()
+    end_all(tmp_path)
+    for started in begun:
+        started.popen.wait(20)
+
+
+def spec(image: str = "python3", size: int = 1, revision: int = 1, **change: Any) -> base.PoolSpec:
+    change.setdefault("id", str(uuid.uuid4()))
+    return base.PoolSpec(image=image, size=size, trusted=True, revision=revision, **change)
+
+
+def settle(
+    orchestrator: LocalOrchestrator,
+    wanted: base.PoolSpec,
+    done: Callable[[base.PoolState], bool] = lambda state: state.ready,
+) -> base.PoolState:
+    """Look at a pool until it is as wanted."""
+    seen: list[base.PoolState] = []
+
+    def look() -> bool:
+        seen.append(orchestrator.apply(wanted))
+        return done(seen[-1])
+
+    wait_until(look, 20, f"pool of {wanted.image}")
+    return seen[-1]
+
+
+def workers(tmp_path: Path, pool_id: str) -> list[dict[str, Any]]:
+    """The workers of a pool as its file names them."""
+    content = json.loads((tmp_path / "state" / "pools" / f"{pool_id}.json").read_text())
+    return list(content["workers"])
+
+
+def remove(orchestrator: LocalOrchestrator, pool_id: str, revision: int | None = None) -> None:
+    wait_until(lambda: orchestrator.remove(pool_id, revision), 20, "the pool's end")

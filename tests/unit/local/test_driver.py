@@ -1,97 +1,27 @@
 """Pools of this host: made as asked, whatever their workers do."""
 
-import json
 import os
-import shlex
 import signal
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from oslo_config import cfg
 
 from qinling import exceptions
 from qinling.orchestrator import base
 from qinling.orchestrator.local import driver as module
-from qinling.orchestrator.local import process, state
+from qinling.orchestrator.local import state
 from qinling.orchestrator.local.driver import LocalOrchestrator
-from qinling.orchestrator.local.images import PYTHON_WORKER
 from tests.fixtures.process import wait_until
-from tests.unit.local.conftest import end_all, leaders, pids
-
-SERVED = shlex.join(PYTHON_WORKER)
-IMAGES = {
-    "wrapped": f"/bin/sh -c {shlex.quote(f'{SERVED}; echo ended')}",
-    "silent": "/bin/sleep 600",
-    "stubborn": "/bin/sh -c \"trap '' TERM; /bin/sleep 600; :\"",
-    "crashing": "/bin/sh -c 'echo out of luck; exit 3'",
-    "missing": "/nonexistent/server",
-}
-
-Make = Callable[..., LocalOrchestrator]
-
-
-@pytest.fixture
-def make(conf: cfg.ConfigOpts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Makes an orchestrator, all of the same host; no worker outlives the test."""
-    made: list[LocalOrchestrator] = []
-    begun: list[process.Started] = []
-
-    def start(*arguments: Any) -> process.Started:
-        begun.append(process.start(*arguments))
-        return begun[-1]
-
-    # The children of an orchestrator that was stopped stay this process's.
-    monkeypatch.setattr(module, "process", SimpleNamespace(**vars(process) | {"start": start}))
-    conf.set_override("state_dir", str(tmp_path / "state"), group="local")
-    images = [f"{name}={command}" for name, command in IMAGES.items()]
-    conf.set_override("images", images, group="local")
-
-    def make(bound: bool = False, **options: Any) -> LocalOrchestrator:
-        for name, value in options.items():
-            conf.set_override(name, value, group="local")
-        made.append(LocalOrchestrator(conf, bound))
-        made[-1].start(lambda _: None)
-        return made[-1]
-
-    yield make
-    for orchestrator in made:
-        if not orchestrator._watch._loop.is_closed():
-            orchestrator.stop()
-    end_all(tmp_path)
-    for started in begun:
-        started.popen.wait(20)
-
-
-def spec(image: str = "python3", size: int = 1, revision: int = 1, **change: Any) -> base.PoolSpec:
-    change.setdefault("id", str(uuid.uuid4()))
-    return base.PoolSpec(image=image, size=size, trusted=True, revision=revision, **change)
-
-
-def settle(
-    orchestrator: LocalOrchestrator,
-    wanted: base.PoolSpec,
-    done: Callable[[base.PoolState], bool] = lambda state: state.ready,
-) -> base.PoolState:
-    """Look at a pool until it is as wanted."""
-    seen: list[base.PoolState] = []
-
-    def look() -> bool:
-        seen.append(orchestrator.apply(wanted))
-        return done(seen[-1])
-
-    wait_until(look, 20, f"pool of {wanted.image}")
-    return seen[-1]
-
-
-def workers(tmp_path: Path, pool_id: str) -> list[dict[str, Any]]:
-    """The workers of a pool as its file names them."""
-    content = json.loads((tmp_path / "state" / "pools" / f"{pool_id}.json").read_text())
-    return list(content["workers"])
+from tests.unit.local.conftest import (
+    Make,
+    leaders,
+    pids,
+    remove,
+    settle,
+    spec,
+    workers,
+)
 
 
 def kill(
@@ -105,10 +35,6 @@ def kill(
         wanted,
         lambda _: victim["id"] not in {entry["id"] for entry in workers(tmp_path, wanted.id)},
     )
-
-
-def remove(orchestrator: LocalOrchestrator, pool_id: str, revision: int | None = None) -> None:
-    wait_until(lambda: orchestrator.remove(pool_id, revision), 20, "the pool's end")
 
 
 def files(tmp_path: Path) -> list[str]:
