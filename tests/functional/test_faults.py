@@ -326,11 +326,13 @@ def test_no_command_outlives_standalone_whatever_it_minds(
     # Each worker is its guard, a command and, but for the first, what that has started.
     count = 4 if image == "silent" else 6
     for end in (standalone.process.kill, standalone.process.terminate):
-        standalone.wait_for_workers(count)
+        wait_until(
+            lambda: len(standalone.worker_processes()) == count, 60, f"exactly {count} processes"
+        )
         end()
         if end == standalone.process.kill:
             standalone.wait_for_workers(0, timeout=5)
-        assert standalone.worker_pids() == set()
+        assert standalone.worker_processes() == set()
         standalone.start()
 
 

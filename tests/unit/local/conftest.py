@@ -85,7 +85,17 @@ def end_all(folder: Path) -> None:
 
 def count_files() -> int:
     """How many files this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+    return len(open_files())
+
+
+def open_files() -> set[tuple[str, str]]:
+    """The files that this process has open: their descriptors, and what they are."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        # The one of the listing itself is gone by then.
+        with contextlib.suppress(FileNotFoundError):
+            found.add((entry.name, str(entry.readlink())))
+    return found
 
 
 SERVED = shlex.join(PYTHON_WORKER)
