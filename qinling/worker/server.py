@@ -130,12 +130,14 @@ class WorkerServer(ThreadingHTTPServer):
         self.drain()
 
     def refuse(self) -> None:
-        """Take no more work."""
+        """Take no more work, from now on. Not for a signal handler: it waits for a lock."""
         self._draining.set()
+        if (found := self.specialized) is not None:
+            found.executor.executions.close()
 
     def drain(self) -> None:
         """Take no more work, and end when what is in flight has ended. Again is no matter."""
-        self.refuse()
+        self._draining.set()
         if self._ending.acquire(blocking=False):
             # Not here: a signal handler runs in the thread that serves.
             threading.Thread(target=self._end, daemon=True).start()
