@@ -13,7 +13,7 @@ import json
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from qinling.cmd.conformance_server import (
     HOST,
     TIMEOUT,
     Broken,
+    Program,
     Server,
     pack,
     read,
@@ -103,8 +104,7 @@ def ends_on_sigterm(server: Server) -> None:
 
 def is_another_boot(server: Server) -> None:
     """Each start has a boot_id of its own."""
-    other = Server(server.process.args, server._startup, b"")  # type: ignore[arg-type]
-    with contextlib.closing(other):
+    with contextlib.closing(Server(server.program, b"")) as other:
         if server.wait_ready()["boot_id"] == other.wait_ready()["boot_id"]:
             raise Broken("two starts had the same boot_id")
 
@@ -224,7 +224,7 @@ def cancels(server: Server) -> None:
 
 
 def drains_when_it_is_done(server: Server) -> None:
-    """Draining, it ends what is in flight and takes no more (410); then it ends, with code 0."""
+    """Draining, it ends what is in flight, takes no more (410), is healthy, and exits with 0."""
     expect(server.specialize(), 200)
     request = server.request({"do": "print", "seconds": 1})
     path = f"/executions/{request['execution_id']}"
@@ -233,6 +233,7 @@ def drains_when_it_is_done(server: Server) -> None:
         server.wait_for(path, 202)
         expect(server.ask("POST", "/drain"), 202)
         expect(server.execute(server.request({})), 410)
+        expect(server.ask("GET", "/healthz", headers={}), 200, status="draining")
         expect(asked.result(), 200, status="success")
     expect(server.ask("GET", path), 200, status="success")
     expect(server.ask("DELETE", path), 204)
@@ -273,16 +274,13 @@ POINTS: tuple[Callable[[Server], None], ...] = (
 
 
 def verdicts(
-    points: Iterable[Callable[[Server], None]],
-    command: Sequence[str],
-    startup: float,
-    package: bytes,
+    points: Iterable[Callable[[Server], None]], program: Program, package: bytes
 ) -> Iterator[tuple[str, str | None]]:
     """Each point of the contract, and what is wrong with it or None."""
     for point in points:
         words = (point.__doc__ or point.__name__).strip()
         try:
-            with contextlib.closing(Server(command, startup, package)) as server:
+            with contextlib.closing(Server(program, package)) as server:
                 point(server)
         except Broken as error:
             yield words, str(error)
@@ -296,10 +294,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="qinling-conformance", description=__doc__)
     parser.add_argument(
         "command",
-        help="what starts the server, split as a shell splits words; for an image as "
-        "'docker run --rm --network host --env QINLING_WORKER_ID --env QINLING_WORKER_HOST "
-        "--env QINLING_WORKER_PORT IMAGE'",
+        help="what starts the server, split as a shell splits words; with --image what runs "
+        "containers: docker, podman, 'sudo docker'",
     )
+    parser.add_argument("--image", help="an image that starts the server, to be run as in a pod")
     parser.add_argument(
         "--startup", type=float, default=30.0, help="seconds until it must be ready (%(default)s)"
     )
@@ -320,9 +318,9 @@ def main() -> int:
     arguments = parser.parse_args()
     points = [names[name] for name in arguments.only or names]
     package = arguments.package.read_bytes() if arguments.package else pack(GOOD)
-    command = shlex.split(arguments.command)
+    program = Program(shlex.split(arguments.command), arguments.startup, arguments.image)
     broken = 0
-    for words, fault in verdicts(points, command, arguments.startup, package):
+    for words, fault in verdicts(points, program, package):
         print(f"{'ok    ' if fault is None else 'BROKEN'}  {words}")
         if fault is not None:
             broken += 1

@@ -14,6 +14,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from qinling.worker import signing
@@ -22,6 +23,8 @@ HOST = "127.0.0.1"
 # Seconds that an idle worker may take to end, and between two questions.
 END = 5.0
 _PAUSE = 0.05
+# Seconds for a container to be removed in.
+_REMOVAL = 60.0
 #: Seconds of an execution's timeout, and that an answer may take beyond it.
 TIMEOUT = 2.0
 _MORE = 5.0
@@ -55,24 +58,60 @@ class Broken(Exception):
     """A point of the contract that was not met."""
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is under test, and how long it may take to be ready (seconds).
+
+    :ivar image: of a container, which ``command`` runs: ``docker``, or what takes the same.
+    """
+
+    command: Sequence[str]
+    startup: float
+    image: str | None = None
+
+    def line(self, worker_id: str) -> list[str]:
+        """What starts it. A container is shut in as a pod is, and has the worker's name."""
+        if self.image is None:
+            return [*self.command]
+        variables = (f"--env=QINLING_WORKER_{name}" for name in ("ID", "HOST", "PORT"))
+        shut_in = "--read-only", "--tmpfs=/tmp", "--user=65532:65532", "--cap-drop=ALL"
+        named = f"--name={worker_id}", "--rm", "--network=host"
+        return [*self.command, "run", *named, *variables, *shut_in, self.image]
+
+    def end(self, process: subprocess.Popen[bytes], worker_id: str) -> None:
+        """Leave nothing of it, whatever it does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if self.image is not None:
+            # That was the client; the container is no child of it.
+            subprocess.run(
+                [*self.command, "rm", "--force", worker_id],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                timeout=_REMOVAL,
+                check=False,
+            )
+
+
 class Server:
     """One run of the server under test."""
 
-    def __init__(self, command: Sequence[str], startup: float, package: bytes) -> None:
+    def __init__(self, program: Program, package: bytes) -> None:
         self.worker_id = str(uuid.uuid4())
+        self.program = program
         self.package = package
         self.order: dict[str, Any] = {}
         self.key: bytes | None = None
-        self._startup = startup
         with socket.create_server((HOST, 0)) as probe:
             self.port = probe.getsockname()[1]
         self.process = subprocess.Popen(
-            command,
+            program.line(self.worker_id),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
-            env={
-                "PATH": os.environ.get("PATH", os.defpath),
+            env=os.environ
+            | {
                 "QINLING_WORKER_ID": self.worker_id,
                 "QINLING_WORKER_HOST": HOST,
                 "QINLING_WORKER_PORT": str(self.port),
@@ -80,9 +119,7 @@ class Server:
         )
 
     def close(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.program.end(self.process, self.worker_id)
 
     def ask(
         self,
@@ -189,7 +226,7 @@ class Server:
 
         :raises Broken: it is not in time.
         """
-        deadline = time.monotonic() + self._startup
+        deadline = time.monotonic() + self.program.startup
         last = "nobody listens"
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -202,7 +239,7 @@ class Server:
             except OSError as error:
                 last = error.strerror or str(error)
             time.sleep(_PAUSE)
-        raise Broken(f"it is not ready after {self._startup:g} s: {last}")
+        raise Broken(f"it is not ready after {self.program.startup:g} s: {last}")
 
     def wait_end(self) -> None:
         """:raises Broken: it has not ended in time, or not well."""

@@ -75,7 +75,7 @@ class WorkerClient:
         :raises WorkerGone: it is not the one that was claimed. :raises WorkerLost: it broke.
         """
         status, healthy = self._exchange("GET", "/healthz", b"", {}, _PATIENCE)
-        if status != 200 or healthy.get("worker_id") != self.id:
+        if (status, healthy.get("worker_id"), healthy.get("status")) != (200, self.id, "ready"):
             raise exceptions.WorkerGone(f"{self._host}:{self._port} answers {status} {healthy}")
         boot_id = str(healthy.get("boot_id"))
         metadata = {

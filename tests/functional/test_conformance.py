@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import qinling
+from tests.fixtures.process import find_processes, wait_until
 from tests.fixtures.worker import pack
 
 ROOT = Path(__file__).parents[2]
@@ -113,6 +114,10 @@ BROKEN = [
         {"knows_executions": "it answers 200 and not 404", "cancels": "status is not 'cancelled'"},
     ),
     ("Executions.close = lambda self: None", {"drains_when_it_is_done": "and not 410"}),
+    (
+        'Server.identity = lambda self: identity(self) | {"status": "ready"}',
+        {"drains_when_it_is_done": "status is not 'draining'"},
+    ),
     ("Executions.get = lambda *_: None", {"knows_executions": "answers 404 and not 202"}),
     (
         "begin = Executions.begin\nExecutions.begin = renamed",
@@ -179,3 +184,40 @@ def test_a_function_in_another_language_can_be_given(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "output of the answer is 'mine'" in done.stdout
+
+
+#: In docker's place, which there is not everywhere: a client, and what it starts is no child of it.
+DOCKER = """#!PYTHON
+import os, pathlib, signal, subprocess, sys
+_, verb, *words = sys.argv
+assert os.environ["DOCKER_HOST"] == "tcp://192.0.2.1"
+if verb == "run":
+    assert {"--cap-drop=ALL", "--env=QINLING_WORKER_PORT"} < set(words) and words[-1] == "an/image"
+    (name,) = (word.partition("=")[2] for word in words if word.startswith("--name="))
+    server = subprocess.Popen([sys.executable, SERVER], start_new_session=True)
+    pathlib.Path(RUNS, name).write_text(str(server.pid))
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    sys.exit(server.wait())
+assert (verb, words[0]) == ("rm", "--force")
+try:
+    os.killpg(int(pathlib.Path(RUNS, words[1]).read_text()), signal.SIGKILL)
+except ProcessLookupError:
+    sys.exit(1)
+"""
+
+
+def test_an_image_is_run_by_docker_which_is_left_with_no_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    docker = tmp_path / "docker"
+    program = DOCKER.replace("PYTHON", sys.executable).replace("RUNS", repr(str(runs)))
+    docker.write_text(program.replace("SERVER", repr(str(server(tmp_path, "")))))
+    docker.chmod(0o700)
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1")
+    points = ["--only", "is_another_boot", "--only", "ends_on_sigterm"]
+    done = check(docker, only=["--image", "an/image", *points])
+    assert done.returncode == 0, done.stdout
+    assert len(list(runs.iterdir())) == 3
+    wait_until(lambda: find_processes(str(tmp_path / "server.py")) == [], 10, "no server left")

@@ -20,14 +20,8 @@ _HISTORY = 1
 _GRACE = 10
 # What can be reached from anywhere and must not be: the cloud's metadata service.
 _LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
-
-# Parts of a pod, and of a container in it, that a worker has by its manifest or not at all: with
-# one more it would be something else. Whatever others add besides, as where it may run, is left.
-_POD = (
-    *("initContainers", "hostUsers", "runtimeClassName", "imagePullSecrets"),
-    *("hostNetwork", "hostPID", "hostIPC"),
-)
-_CONTAINER = ("command", "args", "envFrom", "lifecycle")
+# What others may put notes in.
+_SHARED = "metadata"
 
 Manifest = dict[str, Any]
 
@@ -52,17 +46,17 @@ class Templates:
     def deployment(self, spec: base.PoolSpec, carried: Mapping[str, str]) -> Manifest:
         """A pool's Deployment, to be applied.
 
+        It says what the API server would fill in, too: what stands there besides has
+        been put in by somebody.
+
         :param carried: annotations of the names ``names.SINCE``, ``names.WAKE``
             and ``names.ATTEMPT`` to be kept, or changed.
         """
         template = self._pod(spec)
-        configuration = _digest(template)
+        template["metadata"]["annotations"] = {names.CONFIGURATION: _digest(template)}
         if names.ATTEMPT in carried:
             template["metadata"]["annotations"][names.ATTEMPT] = carried[names.ATTEMPT]
-        annotations = {
-            names.REVISION: str(spec.revision),
-            names.CONFIGURATION: configuration,
-        }
+        annotations = {names.REVISION: str(spec.revision)}
         for name in (names.SINCE, names.WAKE):
             if name in carried:
                 annotations[name] = carried[name]
@@ -97,6 +91,9 @@ class Templates:
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": self._grace,
+            "restartPolicy": "Always",
+            "dnsPolicy": "ClusterFirst",
+            "schedulerName": "default-scheduler",
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": options.run_as_user,
@@ -120,15 +117,21 @@ class Templates:
         if options.image_pull_secrets:
             pod["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets]
         labels = names.COMMON | names.pod_selector(spec.id)
-        return {"metadata": {"labels": labels, "annotations": {}}, "spec": pod}
+        return {"metadata": {"labels": labels}, "spec": pod}
 
     def _container(self, spec: base.PoolSpec) -> Manifest:
         options = self._options
-        health = {"httpGet": {"path": "/healthz", "port": _PORT_NAME}, "timeoutSeconds": 3}
+        health = {
+            "httpGet": {"path": "/healthz", "port": _PORT_NAME, "scheme": "HTTP"},
+            "timeoutSeconds": 3,
+            "successThreshold": 1,
+        }
         return {
             "name": "worker",
             "image": spec.image,
             "imagePullPolicy": options.image_pull_policy,
+            "terminationMessagePath": "/dev/termination-log",
+            "terminationMessagePolicy": "File",
             "ports": [{"name": _PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
             "env": [
                 {"name": "QINLING_WORKER_ID", "valueFrom": _field("metadata.uid")},
@@ -140,7 +143,7 @@ class Templates:
             # (prober_manager.go: UpdatePodStatus), and every now and then from then on.
             "startupProbe": health
             | {"periodSeconds": 1, "failureThreshold": 2 * options.progress_deadline},
-            "readinessProbe": health | {"periodSeconds": 10},
+            "readinessProbe": health | {"periodSeconds": 10, "failureThreshold": 3},
             "livenessProbe": health | {"periodSeconds": 10, "failureThreshold": 6},
             # Requests below limits: a resize at a claim must not change the QoS class.
             "resources": {
@@ -210,40 +213,32 @@ class Templates:
         return {"ipBlock": {"cidr": cidr, "except": same}}
 
 
-def whole(deployment: Manifest) -> Manifest:
-    """A Deployment with what its pods must not have named, as None.
+def alone(wanted: Manifest, there: Mapping[str, Any]) -> Manifest:
+    """A pool's manifest as a JSON merge patch (RFC 7396) that leaves nothing besides in place.
 
-    As a JSON merge patch (RFC 7396) it leaves nothing of that in place, nor
-    anything in a list.
+    :param there: the spec that stands there.
     """
-    spec = deployment["spec"]
-    pod = spec["template"]["spec"]
-    containers = [dict.fromkeys(_CONTAINER) | one for one in pod["containers"]]
-    pod = dict.fromkeys(_POD) | pod | {"containers": containers}
-    return {**deployment, "spec": {**spec, "template": {**spec["template"], "spec": pod}}}
+    return {**wanted, "spec": _alone(wanted["spec"], there)}
 
 
-def says(there: Any, wanted: Any) -> bool:
-    """Whether all of ``wanted`` stands in ``there``, which may have more fields.
+def _alone(wanted: Manifest, there: Mapping[str, Any]) -> Manifest:
+    made: Manifest = dict.fromkeys(there) | wanted
+    for key, value in wanted.items():
+        old = there.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and key != _SHARED:
+            made[key] = _alone(value, old)
+    return made
 
-    What the API server fills in is no difference. A list of named things (as
-    containers) is compared by name, with none more and none less; any other must
-    be the same in whole.
-    """
-    if isinstance(wanted, dict):
-        if not isinstance(there, dict):
-            return not wanted and there is None
-        return all(says(there.get(key), value) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        if not isinstance(there, list):
-            return not wanted and there is None
-        if wanted and all(isinstance(item, dict) and "name" in item for item in wanted):
-            named = {item.get("name"): item for item in there if isinstance(item, dict)}
-            return named.keys() == {item["name"] for item in wanted} and all(
-                says(named[item["name"]], item) for item in wanted
-            )
-        return len(there) == len(wanted) and all(map(says, there, wanted))
-    return bool(there == wanted)
+
+def is_as(there: Any, wanted: Any, more: bool = False) -> bool:
+    """Whether ``there`` is what is ``wanted``, but for more that others noted in metadata."""
+    if not (isinstance(there, dict) and isinstance(wanted, dict)):
+        return bool(there == wanted)
+    if not more and there.keys() != wanted.keys():
+        return False
+    return all(
+        is_as(there.get(key), value, more or key == _SHARED) for key, value in wanted.items()
+    )
 
 
 def _field(path: str) -> Manifest:

@@ -26,12 +26,13 @@ FREE = "free"
 CLAIMED = "claimed"
 
 # Annotations of a Deployment: what it was applied for, and when first (seconds
-# since 1970). Of its template: the attempt that it is, raised to try once more
-# what failed. WAKE has no meaning but that a change of it wakes the ReplicaSet.
+# since 1970). Of its template, and so of its pods: a digest of it, and the attempt
+# that it is, raised to try once more what failed. WAKE has no meaning but that a
+# change of it wakes the ReplicaSet.
 REVISION = "qinling.openstack.org/revision"
 SINCE = "qinling.openstack.org/since"
-CONFIGURATION = "qinling.openstack.org/configuration"
 WAKE = "qinling.openstack.org/wake"
+CONFIGURATION = "qinling.openstack.org/configuration"
 ATTEMPT = "qinling.openstack.org/attempt"
 # Of a claimed worker: how often its container had restarted then. One that restarts is empty.
 RESTARTS = "qinling.openstack.org/restarts"

@@ -29,6 +29,8 @@ _PULL = frozenset(
         "RegistryUnavailable",
     }
 )
+# Phases of a pod that is over.
+_ENDED = ("Failed", "Succeeded")
 # Words that are put around the cause of a failed pull, and those of a refused
 # pod, which name another pod each time.
 _AROUND_PULL = re.compile(
@@ -39,6 +41,8 @@ _AROUND_REFUSAL = re.compile(
     r'^(?:pods|replicasets\.apps) "[^"]*" is forbidden: (?:pod rejected: )?'
 )
 _LONGEST = 600  # characters of a reason
+# No runtime is changed so often. What is higher was written by hand, and no row could outgrow it.
+_HIGHEST_REVISION = 2**30
 
 
 class Trouble(enum.Enum):
@@ -55,6 +59,7 @@ class Trouble(enum.Enum):
 class Deployment:
     """What matters of a Deployment. ``version`` guards writes and makes no difference."""
 
+    name: str
     uid: str
     version: str = field(compare=False)
     generation: int
@@ -63,7 +68,7 @@ class Deployment:
     since: int
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-    attempt: str | None
+    template: "Template"
     ending: bool
     spec: Object
     # Of the status: whether it speaks of this generation, and what it says.
@@ -85,6 +90,14 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """Which of its pool's templates a pod was made of: the configuration, and the attempt at it."""
+
+    configuration: str | None = None
+    attempt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """What matters of a pod; two that differ only in how far they have come are equal.
 
@@ -98,6 +111,7 @@ class Pod:
     uid: str
     version: str = field(compare=False)
     free: bool
+    template: Template = Template()
     claimed: bool = False
     usable: bool = False
     lost: str = ""
@@ -120,17 +134,18 @@ def deployment(item: Object) -> Deployment:
     refused = progress if progress.get("reason") == "ReplicaSetCreateError" else None
     if failure.get("status") == "True":
         refused = failure
-    template = spec["template"].get("metadata") or {}
     generation = int(meta.get("generation") or 0)
+    revision = _number(annotations, names.REVISION)
     return Deployment(
+        name=meta["name"],
         uid=meta["uid"],
         version=meta["resourceVersion"],
         generation=generation,
-        revision=_number(annotations, names.REVISION),
+        revision=revision if revision <= _HIGHEST_REVISION else 0,
         since=_number(annotations, names.SINCE),
         labels=meta.get("labels") or {},
         annotations=annotations,
-        attempt=(template.get("annotations") or {}).get(names.ATTEMPT),
+        template=_template(spec["template"].get("metadata") or {}),
         ending="deletionTimestamp" in meta,
         spec=spec,
         observed=int(status.get("observedGeneration") or 0) >= generation,
@@ -140,6 +155,11 @@ def deployment(item: Object) -> Deployment:
         told_late=_told(progress) if progress.get("reason") == "ProgressDeadlineExceeded" else 0,
         refusal=None if refused is None else _refused(refused),
     )
+
+
+def _template(meta: Object) -> Template:
+    annotations = meta.get("annotations") or {}
+    return Template(annotations.get(names.CONFIGURATION), annotations.get(names.ATTEMPT))
 
 
 def _number(annotations: Mapping[str, str], name: str) -> int:
@@ -180,6 +200,7 @@ def pod(item: Object) -> Pod:
         uid=meta["uid"],
         version=meta["resourceVersion"],
         free=owned == names.FREE,
+        template=_template(meta),
         claimed=claimed,
         usable=not ending and (claimed or ready),
         lost=_lost(meta, status, containers) if claimed else "",
@@ -207,8 +228,8 @@ def _lost(meta: Object, status: Object, containers: Sequence[Object]) -> str:
 
     It may serve again: a container that ended is started anew, and is empty.
     """
-    if status.get("phase") in ("Failed", "Succeeded"):
-        return f"{status.get('reason') or status['phase']}: {status.get('message') or ''}"
+    if status.get("phase") in _ENDED:
+        return _why_ended(status)
     runs = all("running" in (entry.get("state") or {}) for entry in containers)
     before = _number(meta.get("annotations") or {}, names.RESTARTS)
     if runs and _restarts(containers) == before:
@@ -217,13 +238,18 @@ def _lost(meta: Object, status: Object, containers: Sequence[Object]) -> str:
     return _end(ended[0]) if ended else "its container was started anew"
 
 
+def _why_ended(status: Object) -> str:
+    """Why a pod is over, which nothing starts anew."""
+    return f"{status.get('reason') or status['phase']}: {status.get('message') or ''}"
+
+
 def _trouble(
     status: Object, conditions: Mapping[str, Object], containers: Sequence[Object]
 ) -> tuple[Trouble | None, str]:
     """What keeps a pod from being ready; None while it is only starting."""
-    if status.get("phase") == "Failed":
+    if status.get("phase") in _ENDED:
         # Evicted, as a rule; that its container was killed then is no crash.
-        return Trouble.LOST, f"{status.get('reason') or 'Failed'}: {status.get('message') or ''}"
+        return Trouble.LOST, _why_ended(status)
     states = [entry.get("state") or {} for entry in containers]
     waiting: Object = next((state["waiting"] for state in states if state.get("waiting")), {})
     reason = str(waiting.get("reason") or "")
@@ -265,12 +291,14 @@ def state(
     pods: Iterable[Pod],
     hints: Mapping[str, str],
     *,
+    lost: str,
     overdue: bool,
 ) -> base.PoolState:
     """A pool, seen as the answer to a spec.
 
-    :param hints: more words on a pod's trouble, by the pod's uid. :param overdue:
-        it should be up by now, whatever Kubernetes says.
+    :param hints: more words on a pod's trouble, by the pod's uid. :param lost: how
+        a worker of it ended that nobody was to end. :param overdue: it should be
+        up by now, whatever Kubernetes says.
     """
     if found is None:
         return base.PoolState(total=spec.size, available=0, ready=False)
@@ -284,7 +312,7 @@ def state(
     if found.ending:
         reason = "its Deployment was deleted, and is made anew when it has gone"
     elif asked:
-        reason = _reason(spec, found, list(pods), hints, overdue)
+        reason = _reason(spec, found, pods, hints, lost, overdue)
     return base.PoolState(
         total=spec.size,
         available=available,
@@ -305,16 +333,27 @@ def claimable(owner: Deployment, pods: Iterable[Pod]) -> list[Pod]:
     return sorted(free, key=lambda one: (one.image != image, one.created, one.name))
 
 
-def starting(pods: Iterable[Pod]) -> list[Pod]:
-    """The free workers of a pool that are not ready, and are to be."""
-    return [one for one in pods if one.free and not one.ending and not one.ready]
+def starting(found: Deployment | None, pods: Iterable[Pod]) -> list[Pod]:
+    """The free workers of a pool's present template that are not ready, and are to be."""
+    return [
+        one
+        for one in pods
+        if one.free and not (one.ending or one.ready or one.trouble is Trouble.LOST)
+        if found is not None and one.template == found.template
+    ]
+
+
+def lost(pods: Iterable[Pod]) -> list[Pod]:
+    """The free workers that are over, as evicted ones; nobody but Qinling deletes them."""
+    return [one for one in pods if one.free and not one.ending and one.trouble is Trouble.LOST]
 
 
 def _reason(
     spec: base.PoolSpec,
     found: Deployment,
-    pods: list[Pod],
+    pods: Iterable[Pod],
     hints: Mapping[str, str],
+    lost: str,
     overdue: bool,
 ) -> str | None:
     """What keeps a pool from being whole, in one sentence that names the cause."""
@@ -322,15 +361,16 @@ def _reason(
         return found.refusal
     if overdue and not found.observed:
         return "Kubernetes does nothing about its Deployment: does its controller manager run?"
-    waiting = starting(pods)
+    waiting = starting(found, pods)
     troubled = [one for one in waiting if one.trouble is not None]
     if troubled:
-        # What was made last is of the newest template.
         worst = max(troubled, key=lambda one: (one.created, one.name))
         return _sentence(spec, worst, hints.get(worst.uid, ""))
     for one in waiting:
         if one.uid in hints:
             return f"a worker cannot be started: {hints[one.uid]}"
+    if lost:
+        return f"a worker was lost: {lost}"
     if overdue or (found.late and found.observed):
         return "its workers did not become ready in time, and Kubernetes does not say why"
     return None
@@ -345,8 +385,6 @@ def _sentence(spec: base.PoolSpec, one: Pod, hint: str) -> str:
             return f"the worker of image {spec.image} does not stay up: {one.message}{said}"
         case Trouble.NODE:
             return f"no node has room for a worker: {one.message}"
-        case Trouble.LOST:
-            return f"a worker was lost: {one.message}"
         case _:
             return f"a worker cannot be started: {one.message}"
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from oslo_config import cfg
 from oslo_log import log
@@ -85,6 +86,8 @@ class KubernetesOrchestrator:
         self._guarded_until = float("-inf")
         self._applied: dict[str, _Applied] = {}
         self._refused: dict[str, _Refused] = {}
+        # Of pools that are not whole: how a worker ended that nobody was to end, and its template.
+        self._lost: dict[str, tuple[observe.Template, str]] = {}
         # Pools that were asked for while the cluster was away.
         self._waiting: set[str] = set()
         self._waiting_lock = threading.Lock()
@@ -136,8 +139,11 @@ class KubernetesOrchestrator:
                 return _unlike(spec, found, refusal.reason, failed=failed, retry_in=pause)
             found = self._find(spec.id)
         pods = self._pods.of(spec.id)
-        hints = self._hints.of(spec.id, observe.starting(pods))
-        state = observe.state(spec, found, pods, hints, overdue=self._is_overdue(found))
+        lost = self._clear(spec.id, found, pods)
+        hints = self._hints.of(spec.id, observe.starting(found, pods))
+        state = observe.state(spec, found, pods, hints, lost=lost, overdue=self._is_overdue(found))
+        if state.ready:
+            self._lost.pop(spec.id, None)
         cause = None if found is None or state.ready else found.refusal
         return replace(state, retry_in=self._waker.look(spec.id, cause))
 
@@ -145,23 +151,14 @@ class KubernetesOrchestrator:
         self._check_followed(pool_id)
         # What is not seen may only not be seen yet.
         found = self._find(pool_id) or self._look(pool_id)
-        if found is None:
-            return self._remove_left(pool_id)
         if revision is not None:
             _check_revision(pool_id, found, revision)
-        if not found.ending:
-            options = {
-                "propagationPolicy": "Foreground",
-                "preconditions": {"uid": found.uid},
-            }
-            try:
-                self._client.delete(self._deployment_path(pool_id), options)
-            except exceptions.ClusterRefusal as error:
-                self._look_if_overtaken(pool_id, error)
-                if error.status != _NOT_FOUND:
-                    raise
-                self._deployments.forget(names.deployment(pool_id), found.uid)
-        return False
+        # Somebody may have made more of them, under other names.
+        there = self._deployments.of(pool_id)
+        for one in there:
+            if not one.ending:
+                self._delete(self._deployments, self._deployments_path, one, "Foreground")
+        return False if there else self._remove_left(pool_id)
 
     def claim(self, pool_id: str) -> base.Worker | None:
         self._check_followed(pool_id)
@@ -296,7 +293,7 @@ class KubernetesOrchestrator:
             if _is_as(item, wanted):
                 return item
             found = observe.deployment(item)
-        return self._client.merge(path, _guarded(manifests.whole(wanted), found))
+        return self._client.merge(path, _guarded(manifests.alone(wanted, found.spec), found))
 
     def _carried(self, spec: base.PoolSpec, found: Deployment | None) -> dict[str, str]:
         """Annotations of the pool that go on, or change."""
@@ -304,8 +301,8 @@ class KubernetesOrchestrator:
         if found is None:
             return {names.SINCE: str(now)}
         carried = {}
-        if found.attempt is not None:
-            carried[names.ATTEMPT] = found.attempt
+        if found.template.attempt is not None:
+            carried[names.ATTEMPT] = found.template.attempt
         if found.revision == spec.revision and found.since:
             carried[names.SINCE] = str(found.since)
         else:
@@ -349,9 +346,8 @@ class KubernetesOrchestrator:
             return names.WAKE not in wanted["metadata"]["annotations"] or (
                 wanted["metadata"]["annotations"][names.WAKE] == found.annotations.get(names.WAKE)
             )
-        configuration = found.annotations.get(names.CONFIGURATION)
-        ours = wanted["metadata"]["annotations"][names.CONFIGURATION]
-        if configuration == ours or found.revision != spec.revision:
+        ours = wanted["spec"]["template"]["metadata"]["annotations"][names.CONFIGURATION]
+        if found.template.configuration == ours or found.revision != spec.revision:
             return False
         LOG.warning(
             "Pool %s is kept by another engine with another configuration; it is left as it is.",
@@ -389,7 +385,30 @@ class KubernetesOrchestrator:
         self._forget(pool_id)
         return True
 
+    def _clear(self, pool_id: str, found: Deployment | None, pods: Collection[observe.Pod]) -> str:
+        """Delete the workers that are over; how one of the present template has ended, or ""."""
+        for one in observe.lost(pods):
+            LOG.warning("Worker %s, pod %s, is lost: %s", one.uid, one.name, one.message)
+            if found is not None and one.template == found.template:
+                self._lost[pool_id] = one.template, one.message
+            self._delete(self._pods, self._pods_path, one, "Background")
+        template, message = self._lost.get(pool_id, (None, ""))
+        return message if found is not None and template == found.template else ""
+
+    def _delete(
+        self, seen: Seen[Any], path: str, one: Deployment | observe.Pod, propagation: str
+    ) -> None:
+        """Delete just this object, and none that has its name meanwhile."""
+        options = {"propagationPolicy": propagation, "preconditions": {"uid": one.uid}}
+        try:
+            self._client.delete(f"{path}/{one.name}", options)
+        except exceptions.ClusterRefusal as error:
+            if error.status not in (_NOT_FOUND, _CONFLICT):
+                raise
+            seen.forget(one.name, one.uid)
+
     def _forget(self, pool_id: str) -> None:
+        self._lost.pop(pool_id, None)
         self._applied.pop(pool_id, None)
         self._refused.pop(pool_id, None)
         self._hints.forget(pool_id)
@@ -443,11 +462,10 @@ def _is_conflict(error: exceptions.ClusterRefusal) -> bool:
 
 
 def _is_as(item: Manifest, wanted: Manifest) -> bool:
-    """Whether a Deployment is as wanted. What others noted in its metadata is no difference."""
-    meta = wanted["metadata"]
-    texts = {"labels": meta["labels"], "annotations": meta["annotations"]}
-    parts = {"metadata": texts, "spec": manifests.whole(wanted)["spec"]}
-    return manifests.says(item, parts)
+    """Whether a Deployment is as wanted."""
+    meta = {key: wanted["metadata"][key] for key in ("labels", "annotations")}
+    there = {"metadata": item["metadata"], "spec": item["spec"]}
+    return manifests.is_as(there, {"metadata": meta, "spec": wanted["spec"]})
 
 
 def _digest(body: Manifest) -> str:

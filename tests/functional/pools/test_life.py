@@ -117,7 +117,15 @@ EDITS: dict[str, Callable[[Object], object]] = {
     "a volume": lambda pod: pod["volumes"].append({"name": "more", "emptyDir": {}}),
     "a variable": lambda pod: _container(pod)["env"].append({"name": "MORE", "value": "1"}),
     "a command": lambda pod: _container(pod).update(command=["/bin/false"]),
-    "the host's network": lambda pod: pod.update(hostNetwork=True),
+    "the host": lambda pod: pod.update(hostNetwork=True, hostPID=True, nodeName="node1"),
+    "an account": lambda pod: pod.update(
+        serviceAccountName="default", automountServiceAccountToken=True
+    ),
+    "names": lambda pod: pod.update(dnsPolicy="None", dnsConfig={"nameservers": ["192.0.2.1"]}),
+    "a capability": lambda pod: _container(pod)["securityContext"]["capabilities"].update(
+        add=["SYS_ADMIN"]
+    ),
+    "a probe's delay": lambda pod: _container(pod)["livenessProbe"].update(initialDelaySeconds=9),
 }
 
 
@@ -125,18 +133,15 @@ def test_whatever_somebody_puts_into_a_template_is_put_right(any_site: Site) -> 
     runtime = any_site.create()
     any_site.wait_whole(runtime["id"])
     before = any_site.deployment_of(runtime["id"])
-    name, pod = before["metadata"]["name"], before["spec"]["template"]["spec"]
+    name, spec = before["metadata"]["name"], before["spec"]
     for what, edit in EDITS.items():
-        edited = json.loads(json.dumps(pod))
-        edit(edited)
-        assert edited != pod
-        any_site.cluster.client.patch(
-            "deployments", name, {"spec": {"template": {"spec": edited}}}, any_site.namespace
-        )
+        edited = json.loads(json.dumps(spec))
+        edit(edited["template"]["spec"])
+        assert edited != spec
+        edited["minReadySeconds"] = 1
+        any_site.cluster.client.patch("deployments", name, {"spec": edited}, any_site.namespace)
         wait_until(
-            lambda: any_site.deployment_of(runtime["id"])["spec"]["template"]["spec"] == pod,
-            60,
-            f"{what} put right",
+            lambda: any_site.deployment_of(runtime["id"])["spec"] == spec, 60, f"{what} put right"
         )
     any_site.wait_whole(runtime["id"])
     # An apply, as of another image, is taken from then on.
@@ -182,12 +187,13 @@ def test_a_pool_without_a_row_is_removed_and_nothing_is_touched_that_is_not_qinl
     orphan = "6f6f6f6f-0000-4000-8000-000000000001"
     hands = any_site.cluster.client
     ours = _copy(found, f"runtime-{orphan}", runtime["id"], orphan)
+    renamed = _copy(found, "another-name", runtime["id"], orphan)
     theirs = _copy(found, "somebody-elses", runtime["id"], orphan)
     # Somebody else's, though it looks much like a pool.
     del theirs["metadata"]["labels"]["app.kubernetes.io/managed-by"]
     theirs["spec"]["selector"]["matchLabels"] = {"whose": "theirs"}
     theirs["spec"]["template"]["metadata"]["labels"] = {"whose": "theirs"}
-    for copy in (ours, theirs):
+    for copy in (ours, renamed, theirs):
         hands.apply(copy)
     wait_until(
         lambda: (

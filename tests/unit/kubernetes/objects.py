@@ -1,12 +1,14 @@
 """Objects as an API server answers them, as much of each as the driver looks at."""
 
 import datetime as dt
+import json
 import time
 from typing import Any
 
 from qinling.orchestrator.base import PoolSpec
 from qinling.orchestrator.kubernetes import names
 from qinling.orchestrator.kubernetes.manifests import Templates
+from tests.unit.config import options
 
 POOL = "0f2b6ac1-3c5e-4b6e-9a43-1f0f3f1f6e11"
 SPEC = PoolSpec(id=POOL, image="python3", size=2, trusted=True, revision=5)
@@ -69,15 +71,23 @@ def deployment(
     return made
 
 
+#: The template of pools that are asked for with the defaults of all options.
+TEMPLATE = Templates(options()).deployment(SPEC, {})["spec"]["template"]
+
+
 def pod(name: str = "pod-1", *, created: str = "2026-01-31T12:00:00Z", **status: Any) -> Object:
     """A free worker of the pool."""
+    return json.loads(json.dumps(_pod(name, created, status)))
+
+
+def _pod(name: str, created: str, status: Object) -> Object:
     return {
         "metadata": {
             "name": name,
             "uid": f"uid-of-{name}",
             "resourceVersion": "50",
             "creationTimestamp": created,
-            "labels": names.COMMON | names.pod_selector(POOL),
+            **TEMPLATE["metadata"],
         },
         "spec": {"containers": [{"name": "worker", "image": SPEC.image}]},
         "status": {"phase": "Pending", **status},

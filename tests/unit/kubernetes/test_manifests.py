@@ -1,6 +1,8 @@
 """Manifests: what the cluster is sent for a pool, and what never gets into it."""
 
+import copy
 import json
+from collections.abc import Callable
 from typing import Any
 
 import kubernetes_validate
@@ -10,7 +12,11 @@ from oslo_config import cfg
 from qinling import exceptions
 from qinling.orchestrator.base import PoolSpec
 from qinling.orchestrator.kubernetes import names
-from qinling.orchestrator.kubernetes.manifests import Templates, says, whole
+from qinling.orchestrator.kubernetes.manifests import Templates, alone, is_as
+from tests.fixtures.kubernetes import defaults, patches
+from tests.fixtures.kubernetes.resources import DEPLOYMENTS
+
+Object = dict[str, Any]
 
 POOL = "0f2b6ac1-3c5e-4b6e-9a43-1f0f3f1f6e11"
 SPEC = PoolSpec(id=POOL, image="registry.example.org/python3:1", size=3, trusted=True, revision=7)
@@ -158,8 +164,11 @@ def test_another_attempt_starts_workers_anew(conf: cfg.ConfigOpts) -> None:
     again = made.deployment(SPEC, {names.ATTEMPT: "8"})
     assert first["spec"]["template"] != again["spec"]["template"]
     # It is no other configuration, of which another engine would be told.
-    key = names.CONFIGURATION
-    assert first["metadata"]["annotations"][key] == again["metadata"]["annotations"][key]
+    digests = {
+        one["spec"]["template"]["metadata"]["annotations"][names.CONFIGURATION]
+        for one in (first, again)
+    }
+    assert len(digests) == 1
 
 
 def test_all_that_is_the_users_is_the_image(conf: cfg.ConfigOpts) -> None:
@@ -186,39 +195,63 @@ def test_workers_get_into_the_world_but_not_to_the_cluster_or_the_metadata_servi
     assert v6 == {"cidr": "::/0", "except": ["fc00::/7", "fe80::/10"]}
 
 
-@pytest.mark.parametrize(
-    ("there", "wanted", "same"),
-    [
-        ({"a": 1, "b": 2}, {"a": 1}, True),
-        ({"a": 1}, {"a": 2}, False),
-        ({}, {"a": 1}, False),
-        (None, {}, True),
-        (None, [], True),
-        ([1, 2], [1], False),
-        ([{"name": "x", "v": 1, "w": 2}, {"name": "y"}], [{"name": "y"}, {"name": "x"}], True),
-        ([{"name": "x"}, {"name": "y"}], [{"name": "x"}], False),
-        ([{"name": "y"}], [{"name": "x"}], False),
-        ({"a": None}, {"a": False}, False),
-        ({"a": 1}, {"a": 1, "b": None}, True),
-        ({"a": 1, "b": False}, {"a": 1, "b": None}, False),
-    ],
-)
-def test_what_the_server_fills_in_is_no_difference(there: Any, wanted: Any, same: bool) -> None:
-    assert says(there, wanted) is same
-
-
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
-def test_a_whole_manifest_is_the_same_with_what_must_not_be_there(
+def test_a_pool_says_all_that_a_server_would_fill_in(
     conf: cfg.ConfigOpts, options: dict[str, Any]
 ) -> None:
     made = templates(conf, **options).deployment(PoolSpec(POOL, SPEC.image, 3, False, 7), {})
-    assert says(made, whole(made))
-    pod = made["spec"]["template"]["spec"]
-    for place, name in (
-        (pod, "initContainers"),
-        (pod, "hostNetwork"),
-        (pod["containers"][0], "command"),
-    ):
-        place[name] = "added"
-        assert not says(made, whole(templates(conf).deployment(SPEC, {})))
-        del place[name]
+    filled = copy.deepcopy(made)
+    defaults.fill(DEPLOYMENTS, filled)
+    assert is_as(filled["spec"], made["spec"])
+
+
+def _container(spec: Object) -> Object:
+    container: Object = spec["template"]["spec"]["containers"][0]
+    return container
+
+
+#: What somebody adds to a pool's Deployment, or changes in it.
+EDITS: dict[str, Callable[[Object], object]] = {
+    "paused": lambda spec: spec.update(paused=True),
+    "minReadySeconds": lambda spec: spec.update(minReadySeconds=9),
+    "strategy": lambda spec: spec.update(strategy={"type": "Recreate"}),
+    "nodeName": lambda spec: spec["template"]["spec"].update(nodeName="node1"),
+    "an account": lambda spec: spec["template"]["spec"].update(
+        serviceAccountName="theirs", serviceAccount="theirs"
+    ),
+    "dnsPolicy": lambda spec: spec["template"]["spec"].update(dnsPolicy="None"),
+    "hostPID": lambda spec: spec["template"]["spec"].update(hostPID=True),
+    "sysctls": lambda spec: spec["template"]["spec"]["securityContext"].update(sysctls=[{}]),
+    "privileged": lambda spec: _container(spec)["securityContext"].update(privileged=True),
+    "capabilities": lambda spec: _container(spec)["securityContext"]["capabilities"].update(
+        add=["SYS_ADMIN"]
+    ),
+    "a probe": lambda spec: _container(spec)["livenessProbe"].update(initialDelaySeconds=600),
+    "a command": lambda spec: _container(spec).update(command=["/bin/false"]),
+    "a variable": lambda spec: _container(spec)["env"].append({"name": "MORE", "value": "1"}),
+    "a container": lambda spec: spec["template"]["spec"]["containers"].append({"name": "more"}),
+    "a container before": lambda spec: spec["template"]["spec"].update(initContainers=[{}]),
+    "a label less": lambda spec: spec["template"]["metadata"]["labels"].popitem(),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_whatever_is_added_or_changed_is_seen_and_merged_away(
+    conf: cfg.ConfigOpts, edit: Callable[[Object], object]
+) -> None:
+    made = templates(conf).deployment(SPEC, {})
+    edited = copy.deepcopy(made)
+    edit(edited["spec"])
+    assert not is_as(edited, made)
+    assert is_as(patches.merge(edited, alone(made, edited["spec"])), made)
+
+
+def test_what_others_note_in_metadata_is_left(conf: cfg.ConfigOpts) -> None:
+    made = templates(conf).deployment(SPEC, {})
+    noted = copy.deepcopy(made)
+    for metadata in (noted["metadata"], noted["spec"]["template"]["metadata"]):
+        metadata["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
+    # Kubernetes before 1.35 fills this in.
+    noted["spec"]["template"]["metadata"]["creationTimestamp"] = None
+    assert is_as(noted, made)
+    assert patches.merge(noted, alone(made, noted["spec"])) == noted

@@ -7,7 +7,7 @@ import pytest
 from oslo_config import cfg
 
 from qinling.orchestrator.base import PoolState
-from qinling.orchestrator.kubernetes import observe
+from qinling.orchestrator.kubernetes import names, observe
 from qinling.orchestrator.kubernetes.manifests import Templates
 from tests.unit.kubernetes.objects import (
     LATE,
@@ -36,6 +36,7 @@ def state(
     found: Object | None,
     *pods: Object,
     hints: dict[str, str] | None = None,
+    lost: str = "",
     overdue: bool = False,
 ) -> PoolState:
     return observe.state(
@@ -43,6 +44,7 @@ def state(
         None if found is None else observe.deployment(found),
         [observe.pod(one) for one in pods],
         hints or {},
+        lost=lost,
         overdue=overdue,
     )
 
@@ -225,15 +227,6 @@ PODS: dict[str, tuple[Object, str]] = {
         },
         "no node has room for a worker: 0/1 nodes are available: 1 Insufficient cpu.",
     ),
-    "it was evicted": (
-        {
-            "containerStatuses": [{"state": {"terminated": {"exitCode": 137}}}],
-            "phase": "Failed",
-            "reason": "Evicted",
-            "message": "The node was low on resource: memory.",
-        },
-        "a worker was lost: Evicted: The node was low on resource: memory.",
-    ),
 }
 
 
@@ -272,6 +265,35 @@ def test_the_pod_that_was_made_last_is_the_one_that_counts(
     for order in ((old, new), (new, old)):
         found = state(conf, deployment(templates, counts=EMPTY), *order)
         assert "the new image" in (found.reason or "")
+
+
+def test_what_an_older_template_came_to_is_no_reason_that_this_one_does_not_come_up(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    older = pod("older", created="2026-01-31T12:00:09Z", **waiting("CrashLoopBackOff"))
+    older["metadata"]["annotations"][names.CONFIGURATION] = "another"
+    found = deployment(templates, counts=EMPTY)
+    assert state(conf, found, older).reason is None
+    newer = pod("newer", **waiting("ErrImagePull", "it is not there"))
+    assert "it is not there" in (state(conf, found, newer, older).reason or "")
+
+
+def test_a_loss_is_told_while_nothing_else_keeps_the_pool_from_being_whole(
+    conf: cfg.ConfigOpts, templates: Templates
+) -> None:
+    found, why = deployment(templates, counts=EMPTY), "Evicted: The node was low on memory."
+    assert state(conf, found, pod(), lost=why).reason == f"a worker was lost: {why}"
+    failing = pod(**waiting("ErrImagePull", "it is not there"))
+    assert "it is not there" in (state(conf, found, failing, lost=why).reason or "")
+
+
+@pytest.mark.parametrize("text", ["9" * 12, str(2**31 - 2), "-1", "five", "\u0665"])
+def test_a_revision_that_no_row_could_have_counts_for_nothing(
+    templates: Templates, text: str
+) -> None:
+    found = deployment(templates)
+    found["metadata"]["annotations"][names.REVISION] = text
+    assert observe.deployment(found).revision == 0
 
 
 def test_pods_that_are_ending_or_claimed_keep_no_pool_from_anything(

@@ -191,8 +191,9 @@ def test_what_a_server_writes_in_another_way_is_sent_only_once(
         lambda found: found["metadata"]["annotations"].pop(names.REVISION),
         lambda found: found["metadata"]["annotations"].pop(names.SINCE),
         lambda found: found["metadata"]["labels"].pop("app.kubernetes.io/part-of"),
+        lambda found: found["spec"].update(paused=True),
     ],
-    ids=["replicas", "image", "token", "revision", "since", "label"],
+    ids=["replicas", "image", "token", "revision", "since", "label", "paused"],
 )
 def test_what_was_changed_by_hand_is_put_right(
     make: Callable[..., KubernetesOrchestrator],
@@ -224,19 +225,20 @@ def test_what_an_apply_does_not_put_right_is_replaced(
 ) -> None:
     found = deployment(templates)
     add_sidecar(found)
+    found["spec"]["paused"] = True
     driver = make(found)
     if refused:
         union = "spec.template.spec.containers[0].env[0].valueFrom: may not be specified"
         api.errors["apply"] = [exceptions.ClusterRefusal(union, 422)]
     else:
-        written = iter([add_sidecar])
+        written = iter([lambda made: (add_sidecar(made), made["spec"].update(paused=True))])
         api.admit = lambda made: next(written, lambda _: None)(made)
     assert driver.apply(SPEC).reason is None
     assert api.calls == [("apply", OF_POOL), ("merge", OF_POOL)]
     sent = api.bodies[-1]
     # Of the version that was seen last.
     assert sent["metadata"]["resourceVersion"] == ("100" if refused else "1000")
-    assert sent["spec"]["template"]["spec"]["initContainers"] is None
+    assert sent["spec"]["paused"] is None
 
 
 def test_what_is_refused_for_another_reason_is_told_with_it(
@@ -631,6 +633,51 @@ def test_somebody_elses_deployment_under_that_name_is_left_alone(
     with pytest.raises(exceptions.ClusterRefusal, match="does not carry Qinling's labels"):
         make().remove(POOL, 6)
     assert ("delete", OF_POOL) not in api.calls
+
+
+def test_a_pool_is_gone_when_no_deployment_of_any_name_is_left(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    copied = deployment(templates, name="a-copy", uid="uid-of-copy")
+    driver = make(copied)
+    assert driver.pools() == [POOL]
+    assert driver.remove(POOL, 6) is False
+    assert api.calls == [("get", OF_POOL), ("delete", f"{OF_POOL.rpartition('/')[0]}/a-copy")]
+    assert api.bodies[-1]["preconditions"] == {"uid": "uid-of-copy"}
+    driver._deployments.drop(copied)
+    assert driver.remove(POOL, 6) is True
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_a_deployment_that_has_gone_or_was_made_anew_is_not_waited_for(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates, status: int
+) -> None:
+    driver = make(deployment(templates, name="a-copy", uid="uid-of-copy"))
+    api.errors["delete"] = [exceptions.ClusterRefusal("not that one", status)]
+    assert driver.remove(POOL, 6) is False
+    assert driver.remove(POOL, 6) is True
+
+
+def test_a_worker_that_is_over_is_deleted_and_told_until_the_pool_is_whole(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    half = deployment(templates, counts={"replicas": 2, "availableReplicas": 1})
+    evicted = pod(phase="Failed", reason="Evicted", message="low on memory")
+    older = pod("pod-0", phase="Failed", reason="Evicted", message="of another image")
+    older["metadata"]["annotations"][names.CONFIGURATION] = "another"
+    driver = make(half, evicted, older)
+    assert driver.apply(SPEC).reason == "a worker was lost: Evicted: low on memory"
+    paths = {path.rpartition("/")[2] for _, path in api.calls}
+    assert (paths, api.calls[0][0]) == ({"pod-1", "pod-0"}, "delete")
+    assert {"uid": "uid-of-pod-1"} in [body["preconditions"] for body in api.bodies]
+    for one in (evicted, older):
+        driver._pods.drop(one)
+    assert "low on memory" in (driver.apply(SPEC).reason or "")
+    driver._deployments.put(deployment(templates, version="101"))
+    assert driver.apply(SPEC).ready
+    driver._deployments.put(half | {"metadata": half["metadata"] | {"resourceVersion": "102"}})
+    assert driver.apply(SPEC).reason is None
+    assert len(api.calls) == 2
 
 
 def test_workers_that_lost_their_deployment_are_removed_with_what_keeps_them(
