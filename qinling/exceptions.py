@@ -70,6 +70,13 @@ class UnsupportedMediaType(QinlingError):
     code = 415
 
 
+class Overloaded(QinlingError):
+    """There is too much to do already; the caller may try again."""
+
+    code = 429
+    retry_after = 1
+
+
 class Unavailable(QinlingError):
     """Something the service needs is away for now; the caller may try again."""
 

@@ -8,7 +8,8 @@ from oslo_middleware import cors, http_proxy_to_wsgi
 
 from qinling import policies, storage
 from qinling.api.controllers import root, routing
-from qinling.api.middleware import auth, body, errors, forms, health, request_id
+from qinling.api.middleware import auth, body, errors, forms, health, overload, request_id
+from qinling.conf import api as options
 from qinling.conf import resource_limits
 from qinling.db import api as db_api
 from qinling.execution.dispatch import Dispatcher
@@ -38,12 +39,13 @@ def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -
         request_cls=webob.Request,
     )
     # From the inside out: the last one sees a request first.
-    application = body.JsonBody(application)
+    application = body.JsonBody(application, {"executions": conf.api.max_input_size})
     application = forms.Forms(application, store)
     application = auth.guard(application, conf, policies.Enforcer(conf))
     application = health.Health(application, conf, db)
     if conf.oslo_middleware.enable_proxy_headers_parsing:
         application = http_proxy_to_wsgi.HTTPProxyToWSGI(application, conf)
+    application = overload.Overload(application, options.inflight_executions(conf))
     if conf.cors.allowed_origin:
         # It lets a page read answers; an error that is raised must be one before.
         application = cors.CORS(errors.Errors(application), conf)

@@ -2,6 +2,8 @@
 
 from oslo_config import cfg
 
+from qinling import exceptions
+
 GROUP = "api"
 
 OPTS = [
@@ -14,6 +16,25 @@ OPTS = [
         max=4096,
         help="Requests that one qinling-api process answers at a time (threads). A call that "
         "waits for something occupies one of them until it has ended.",
+    ),
+    cfg.IntOpt(
+        "max_inflight_executions",
+        min=1,
+        max=3072,
+        sample_default="<three quarters of threads>",
+        help="Executions whose callers one API process lets wait at a time; more are refused with "
+        "429, and so are some of these while the requests of the process wait for a processor. At "
+        "most three quarters of `threads`, so that other calls are answered meanwhile. Where "
+        "another web server runs the API, `threads` is to say how many a process has there.",
+    ),
+    cfg.IntOpt(
+        "max_input_size",
+        default=1024**2,
+        min=64 * 1024,
+        # A worker takes 16 MiB, and a character may become twice as long on the way there.
+        max=4 * 1024**2,
+        help="Largest body of a request for an execution, its input with it (bytes). A larger one "
+        "is answered with 413.",
     ),
     cfg.IntOpt(
         "max_limit",
@@ -30,3 +51,19 @@ OPTS = [
         help="Rows answered at most to a list without `limit`. A longer list goes on at `next`.",
     ),
 ]
+
+
+def inflight_executions(conf: cfg.ConfigOpts) -> int:
+    """How many executions may be waited for.
+
+    :raises StartupError: they would leave too few threads for other calls.
+    """
+    most: int = conf.api.threads * 3 // 4
+    given: int | None = conf.api.max_inflight_executions
+    if given is not None and given > most:
+        raise exceptions.StartupError(
+            f"[api] max_inflight_executions = {given} is more than three quarters of [api] threads "
+            f"= {conf.api.threads}, and would leave too few of them for other calls; set it to "
+            f"{most} at most."
+        )
+    return most if given is None else given

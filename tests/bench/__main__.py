@@ -9,7 +9,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import calls, kubernetes, load, pages, pools, report, resync, start, worker
+from tests.bench import (
+    calls,
+    executions,
+    kubernetes,
+    load,
+    pages,
+    pools,
+    report,
+    resync,
+    start,
+    worker,
+)
 from tests.bench.report import Figure
 from tests.bench.site import Site
 
@@ -21,6 +32,9 @@ FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "available": pools.available,
     "memory": pools.memory,
     "worker": worker.worker,
+    "warm": executions.warm,
+    "first": executions.first,
+    "timeouts": executions.timeouts,
     "restart": resync.restart,
     "settled": resync.settled,
     "start": start.start,

@@ -36,7 +36,8 @@ def show(site: Site) -> Iterator[Figure]:
         say("measuring GET /v1/runtimes/{id}")
         ids = table.execute(f"SELECT id FROM runtimes LIMIT {_BURST}")
         messages = [wire.request("GET", f"/v1/runtimes/{runtime_id}") for (runtime_id,) in ids]
-        yield _against_floor("GET runtime", installation.port, floor, messages, 200)
+        taken = in_turn(installation.port, floor, messages, 200)
+        yield taken.against_floor("GET runtime", _FACTOR)
 
 
 def create(site: Site) -> Iterator[Figure]:
@@ -45,7 +46,20 @@ def create(site: Site) -> Iterator[Figure]:
         say("measuring POST /v1/runtimes")
         body = {"image": "python3", "name": "a runtime", "description": "What it is for"}
         message = wire.request("POST", "/v1/runtimes", body)
-        yield _against_floor("POST runtime", installation.port, floor, [message], 201)
+        taken = in_turn(installation.port, floor, [message], 201)
+        yield taken.against_floor("POST runtime", _FACTOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Milliseconds of the calls that count, and what there is to say about them."""
+
+    samples: list[float]
+    floors: list[float]
+    note: str
+
+    def against_floor(self, name: str, factor: float) -> Figure:
+        return report.against_floor(name, self.samples, self.floors, factor, note=self.note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +71,8 @@ class _Burst:
     others: float
 
 
-def _against_floor(
-    name: str, port: int, floor_port: int, messages: Sequence[bytes], status: int
-) -> Figure:
+def in_turn(port: int, floor_port: int, messages: Sequence[bytes], status: int) -> Taken:
+    """Ask two servers the same in turn, whose answers have this status."""
     bursts: list[_Burst] = []
     ends = time.monotonic() + _LONGEST
     with wire.Connection(port) as api, wire.Connection(floor_port) as floor:
@@ -73,12 +86,10 @@ def _against_floor(
     bursts.sort(key=lambda burst: burst.others)
     counted = [burst for burst in bursts if burst.others <= _ALONE]
     counted = bursts[: max(len(counted), _LEAST // _BURST)]
-    return report.against_floor(
-        name,
+    return Taken(
         [sample for burst in counted for sample in burst.samples],
         [sample for burst in counted for sample in burst.floors],
-        _FACTOR,
-        note=f"others used up to {counted[-1].others:.0%} of the processors meanwhile",
+        f"others used up to {counted[-1].others:.0%} of the processors meanwhile",
     )
 
 

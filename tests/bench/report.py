@@ -14,7 +14,8 @@ class Figure:
     """One line of the table.
 
     ``judged`` is the number that counts, of ``samples`` and in their ``unit``; the figure is well
-    when it is at most ``allowed``. ``floor`` has samples of the bare parts, where there is one.
+    when it is at most ``allowed``, or at least, where it is the ``more`` the better. ``floor`` has
+    samples of the bare parts, where there is one.
     """
 
     name: str
@@ -25,10 +26,11 @@ class Figure:
     allowed: float
     floor: Sequence[float] = ()
     note: str = ""
+    more: bool = False
 
     @property
     def well(self) -> bool:
-        return self.judged <= self.allowed
+        return self.judged >= self.allowed if self.more else self.judged <= self.allowed
 
     @property
     def ratio(self) -> float | None:
@@ -72,6 +74,22 @@ def at_most(
 ) -> Figure:
     """Held to: every sample ≤ ``allowed``."""
     return Figure(name, f"≤ {allowed:g} {unit}", unit, samples, max(samples), allowed, note=note)
+
+
+def at_rank(
+    name: str, samples: Sequence[float], rank: float, allowed: float, unit: str, *, note: str = ""
+) -> Figure:
+    """Held to: the percentile ``rank`` ≤ ``allowed``."""
+    goal = f"p{rank:g} ≤ {allowed:g} {unit}"
+    return Figure(name, goal, unit, samples, percentile(samples, rank), allowed, note=note)
+
+
+def at_least(
+    name: str, samples: Sequence[float], wanted: float, unit: str, *, note: str = ""
+) -> Figure:
+    """Held to: every sample ≥ ``wanted``."""
+    goal = f"≥ {wanted:.4g} {unit}"
+    return Figure(name, goal, unit, samples, min(samples), wanted, note=note, more=True)
 
 
 def percentile(samples: Sequence[float], rank: float) -> float:

@@ -90,15 +90,18 @@ class Site:
             table.clear()
 
     @contextlib.contextmanager
-    def floor(self, database: str) -> Iterator[int]:
-        """The floor's server on a database; its port."""
+    def floor(
+        self, database: str, program: str = "tests.bench.floor", *options: str
+    ) -> Iterator[int]:
+        """A floor's server on a database; its port."""
         port = free_port()
         server = Process(
             [
-                *(sys.executable, "-m", "tests.bench.floor"),
+                *(sys.executable, "-m", program),
                 *("--database", database),
                 *("--port", str(port)),
                 *("--threads", str(_threads())),
+                *options,
             ],
             self.root / "floor.log",
             cwd=Path(__file__).parents[2],

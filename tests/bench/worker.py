@@ -36,7 +36,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def worker(_site: Site) -> Iterator[Figure]:
     """Throughput with one and three connections, processor time, and a slot's replacement."""
-    with Worker() as found, _floor() as port:
+    with Worker() as found, bare_worker() as port:
         found.specialize(_FUNCTION)
         asked = _Asked(found)
         floor = _Floor(port, len(asked.message()))
@@ -52,8 +52,8 @@ def worker(_site: Site) -> Iterator[Figure]:
 
 
 @contextlib.contextmanager
-def _floor() -> Iterator[int]:
-    """The floor's server; its port."""
+def bare_worker() -> Iterator[int]:
+    """A worker's bare parts; its port."""
     port = free_port()
     program = [sys.executable, "-I", "-S", str(Path(echo.__file__)), str(port), "3"]
     process = subprocess.Popen(program, start_new_session=True)

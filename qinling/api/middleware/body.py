@@ -7,7 +7,7 @@ or of a null is an error 500 or a surprise, so they end here.
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qinling import exceptions
@@ -15,8 +15,7 @@ from qinling import exceptions
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Bytes of a body: of each noun's calls (``/v1/<noun>/…``), and of every other URL.
-LIMITS = {"runtimes": 64 * 1024, "executions": 1024 * 1024}
+# Bytes of a body, where there is no other limit.
 MAX_BODY = 64 * 1024
 MAX_DEPTH = 64
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -30,10 +29,14 @@ _BRACKET = re.compile(rb"[\[\]{}]")
 
 
 class JsonBody:
-    """Reads and checks the body of a call, and leaves the nulls out."""
+    """Reads and checks the body of a call, and leaves the nulls out.
 
-    def __init__(self, application: "WSGIApplication") -> None:
+    :param limits: bytes of a body of calls of a noun (``/v1/<noun>/…``).
+    """
+
+    def __init__(self, application: "WSGIApplication", limits: Mapping[str, int]) -> None:
         self._application = application
+        self._limits = limits
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -43,21 +46,22 @@ class JsonBody:
         path = environ.get("PATH_INFO", "")
         _check_path(path)
         if environ["REQUEST_METHOD"] in _WITH_BODY:
-            content = read(environ, limit(path))
+            content = read(environ, self._limit(path))
             _check_type(environ)
             replace(environ, without_nulls(content or b"{}"))
         else:
-            _check_length(environ, limit(path))
+            _check_length(environ, self._limit(path))
             # Nobody looks at it, and what nobody reads cannot be wrong.
             environ.pop("CONTENT_TYPE", None)
             replace(environ, b"")
         return self._application(environ, start_response)
 
-
-def limit(path: str) -> int:
-    """The bytes that a body may have at ``path``, which is read as the routing reads it."""
-    parts = [part for part in path.split("/") if part]
-    return LIMITS.get(parts[1], MAX_BODY) if len(parts) > 1 and parts[0] == "v1" else MAX_BODY
+    def _limit(self, path: str) -> int:
+        """The bytes that a body may have at ``path``, which is read as the routing reads it."""
+        parts = [part for part in path.split("/") if part]
+        if len(parts) > 1 and parts[0] == "v1":
+            return self._limits.get(parts[1], MAX_BODY)
+        return MAX_BODY
 
 
 class Stream:

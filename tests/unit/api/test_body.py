@@ -3,6 +3,8 @@
 import io
 import json
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -10,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qinling import exceptions
-from qinling.api.middleware import body as middleware
 from qinling.api.middleware.body import MAX_BODY, MAX_DEPTH, JsonBody, parse, without_nulls
 from tests.unit.api.wsgi import environ
 
@@ -39,12 +40,18 @@ class Endless(io.RawIOBase):
         return b"x" * size
 
 
-def send(method: str = "POST", content: bytes | None = None, **more: Any) -> Seen:
+def send(
+    method: str = "POST",
+    content: bytes | None = None,
+    limits: Mapping[str, int] = MappingProxyType({}),
+    **more: Any,
+) -> Seen:
     """Send a body with its length, or whatever `more` says."""
     if content is not None:
         more = {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))} | more
     seen = Seen()
-    list(JsonBody(seen)(environ(method, **more), lambda *_: lambda _data: None))  # type: ignore[arg-type]
+    application = JsonBody(seen, limits)
+    list(application(environ(method, **more), lambda *_: lambda _data: None))  # type: ignore[arg-type]
     return seen
 
 
@@ -111,18 +118,16 @@ def test_a_body_at_its_limit_passes_and_one_byte_more_does_not(method: str) -> N
         ("", MAX_BODY),
     ],
 )
-def test_each_noun_has_the_limit_that_the_table_gives_it(
-    monkeypatch: pytest.MonkeyPatch, path: str, limit: int
-) -> None:
-    monkeypatch.setattr(middleware, "LIMITS", {"large": 2 * MAX_BODY, "small": 10})
+def test_each_noun_has_the_limit_that_it_is_given(path: str, limit: int) -> None:
+    limits = {"large": 2 * MAX_BODY, "small": 10}
     content = b"{}" + b" " * (limit - 2)
     for sent in ({"content": content}, chunked(content)):
-        send("POST", PATH_INFO=path, **sent)
+        send("POST", limits=limits, PATH_INFO=path, **sent)
     for sent in ({"content": content + b" "}, chunked(content + b" ")):
         with pytest.raises(exceptions.BodyTooLarge, match=str(limit)):
-            send("POST", PATH_INFO=path, **sent)
+            send("POST", limits=limits, PATH_INFO=path, **sent)
     with pytest.raises(exceptions.BodyTooLarge, match=str(limit)):
-        send("GET", PATH_INFO=path, CONTENT_LENGTH=str(limit + 1))
+        send("GET", limits=limits, PATH_INFO=path, CONTENT_LENGTH=str(limit + 1))
 
 
 @pytest.mark.parametrize("length", [str(MAX_BODY + 1), "9" * 18, "9" * 5000])

@@ -1,0 +1,137 @@
+"""Overload is refused here, before it has cost anything: no token, policy, Pecan or database.
+
+An execution that its caller waits for occupies a thread of the server until the function has
+ended. So many are let in that threads remain for all other calls, and fewer while those that are in
+wait for a processor, as each more would only make all calls slower.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from qinling import exceptions
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_EXECUTIONS = ["v1", "executions"]
+# So many are let in whatever the load is (or the most, where that is less): enough to keep a few
+# processors busy.
+_LEAST = 8
+# Seconds between two looks at the load; what a thread may wake too late, on an average; the weight
+# of the last look in that.
+_PERIOD = 0.02
+_TOO_LATE = 0.01
+_WEIGHT = 0.2
+_FEWER = 0.9
+
+
+class Overload:
+    """Answers 429 to a ``POST`` of an execution when there are enough of them.
+
+    One that nobody waits for is counted too, for the moment that it takes: which it is only its
+    body tells, and that is not read here.
+
+    :param most: executions that are let in at a time.
+    """
+
+    def __init__(self, application: "WSGIApplication", most: int) -> None:
+        self._application = application
+        self._places = Places(most)
+
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "POST" or not _is_execution(environ.get("PATH_INFO", "")):
+            return self._application(environ, start_response)
+        if not self._places.take():
+            raise exceptions.Overloaded(
+                "As many executions are under way here as can be; try again in a moment."
+            )
+        answer = _Answer(self._places.give_back)
+        try:
+            answer.body = self._application(environ, start_response)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+
+class Places:
+    """How many are in, and how many may be."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._least = min(_LEAST, most)
+        self._lock = threading.Lock()
+        self._taken = 0
+        self._allowed = float(most)
+        # What threads wake too late by: seconds, an average.
+        self._late = 0.0
+        self._used = threading.Event()
+        self._watched = False
+
+    def take(self) -> bool:
+        """Take a place if one is free."""
+        with self._lock:
+            if self._taken >= int(self._allowed):
+                return False
+            self._taken += 1
+            # Not before: a server may have forked since this object was made.
+            if not self._watched:
+                self._watched = True
+                threading.Thread(target=self._watch, name="overload", daemon=True).start()
+        if not self._used.is_set():
+            self._used.set()
+        return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._taken -= 1
+
+    def see(self, late: float) -> None:
+        """A thread that slept woke so many seconds too late: it waited for a processor, or for
+        Python's lock, as requests do."""
+        with self._lock:
+            self._late += (late - self._late) * _WEIGHT
+            if self._late > _TOO_LATE:
+                self._allowed = max(self._allowed * _FEWER, self._least)
+            else:
+                self._allowed = min(self._allowed + 1, self._most)
+            if not self._taken and self._allowed == self._most:
+                self._used.clear()
+
+    def _watch(self) -> None:
+        while True:
+            self._used.wait()
+            due = time.monotonic() + _PERIOD
+            time.sleep(_PERIOD)
+            self.see(time.monotonic() - due)
+
+
+class _Answer:
+    """The answer to an execution that was let in. The server closes it, whatever becomes of it."""
+
+    body: Iterable[bytes] = ()
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave: Callable[[], None] | None = leave
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.body)
+
+    def close(self) -> None:
+        leave, self._leave = self._leave, None
+        try:
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            if leave is not None:
+                leave()
+
+
+def _is_execution(path: str) -> bool:
+    """Read as the routing reads it."""
+    return "executions" in path and [part for part in path.split("/") if part] == _EXECUTIONS
