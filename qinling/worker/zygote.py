@@ -107,9 +107,11 @@ def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> No
 
 def _be_clean(control: socket.socket, folder: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
-        # They may be sent to the whole group, and the supervisor decides what they mean. Not
-        # SIG_IGN: a program that a function runs would inherit it.
+        # The supervisor decides what they mean. Not SIG_IGN: a program that a function runs
+        # would inherit it.
         signal.signal(number, _do_nothing)
+    # Or those that are sent to the supervisor's group would end such a program.
+    os.setpgid(0, 0)
     # The worker's own socket and lifeline are none of a function's business.
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) != control.fileno():

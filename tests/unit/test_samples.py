@@ -234,14 +234,21 @@ def test_the_engine_keeps_its_workers_with_no_more_capabilities_than_its_unit_le
 #: ends it.
 KEEP = """
 import os, pathlib, select, signal, sys, time, uuid
-from qinling.orchestrator.local import process
-base = 1879048192 if os.geteuid() == 0 else None
+from qinling.orchestrator.local import group, process
+users = process.Users(1879048192, (), 150) if os.geteuid() == 0 else None
 log = pathlib.Path(sys.argv[1]) / "log"
-started = process.start(str(uuid.uuid4()), "x", ("/bin/sleep", "600"), log, base)
+command = ("/bin/sh", "-c", "mkdir $TMPDIR/a; chmod 0 $TMPDIR/a; setsid sleep 600 & exec sleep 600")
+started = process.start(str(uuid.uuid4()), "x", command, log, users)
+while not (left := group.strays(started.entry)):
+    time.sleep(0.01)
 uid = os.stat(f"/proc/{started.entry.pid}").st_uid
 pidfd = process.open_pidfd(started.entry)
 process.send(pidfd, signal.SIGTERM)
 assert select.select([pidfd], [], [], 20)[0], "it did not end"
 assert started.popen.wait() == -signal.SIGTERM
+group.kill(started.entry)
+assert select.select(left, [], [], 20)[0], "who has left it did not end"
+process.remove_files(started.entry)
+assert not os.path.exists(started.entry.folder)
 print(uid != os.geteuid())
 """

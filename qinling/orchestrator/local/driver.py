@@ -8,6 +8,7 @@ anywhere in between leaves a file from which the next one goes on.
 
 import contextlib
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Collection
@@ -173,10 +174,11 @@ class LocalOrchestrator:
             self._uid_base = self._options.uid_base
         else:
             LOG.warning(
-                "Workers run as root: %s, or this package, cannot be read by other users. Install "
-                "both where everybody may read them, so that each worker gets a user id of its "
-                "own. Run functions of one tenant only.",
+                "Workers run as root: %s, or this package, cannot be read by other users, or %s "
+                "not be written to. Install both where everybody may read them, so that each "
+                "worker gets a user id of its own. Run functions of one tenant only.",
                 images.PYTHON_WORKER[0],
+                tempfile.gettempdir(),
             )
 
     def _bury(self, pool: state.Pool) -> bool:
@@ -250,6 +252,7 @@ class LocalOrchestrator:
     def _start(self, pool: state.Pool, command: tuple[str, ...], due: int) -> int:
         """Start workers and save the pool, either all of it or none; how many were started."""
         fresh: list[process.Started] = []
+        users = self._users() if due else None
         try:
             for _ in range(due):
                 worker_id = str(uuid.uuid4())
@@ -259,7 +262,7 @@ class LocalOrchestrator:
                         pool.image,
                         command,
                         self._state.log(worker_id),
-                        self._uid_base,
+                        users,
                         self._guarded(command),
                     )
                 except exceptions.OrchestratorError as error:
@@ -281,6 +284,12 @@ class LocalOrchestrator:
                 started.release()
             self._watch.track(pool.id, started.entry, started)
         return len(fresh)
+
+    def _users(self) -> process.Users | None:
+        """Whom the next workers may be; None where they are who this engine is."""
+        if self._uid_base is None:
+            return None
+        return process.Users(self._uid_base, self._state.uids(), self._options.max_processes)
 
     def _guarded(self, command: tuple[str, ...]) -> str | None:
         """How a command is tied to this engine that does not tie itself."""

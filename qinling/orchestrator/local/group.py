@@ -1,85 +1,119 @@
 """All processes of one worker.
 
-A worker leads a process group, whose number is its leader's pid, and what it
-starts is in that group unless it leaves it. A wrapper around a server has ended
-when the server has, so a worker is gone when nobody of its group lives.
+A worker leads a session, whose number is its leader's pid, and what it starts
+is in that session unless it leaves it, as what daemonises does. A wrapper around a
+server has ended when the server has, so a worker is gone when none of its
+processes lives.
 
-Numbers of groups are used again, as pids are, and a wrong guess would end a
+Numbers of sessions are used again, as pids are, and a wrong guess would end a
 stranger. Each process is therefore held by a pidfd before it is looked at, and
-signalled through it, never by a number. It belongs to the worker if its group
-has the right number *and* one of these is true afterwards:
-
-* The leader is still there, that is, the number still has the leader's start
-  time. It may have ended, as long as nobody has waited for it; its engine does
-  that last. Until then the kernel gives the number to nobody else.
-* The number is nobody's pid any more and the process bears the worker's mark:
-  the user id that this worker alone has, or, where workers have none of their
-  own, the worker's id in its environment, which only the worker's descendants
-  inherit.
-
-If the number is another process's pid, our group is empty: the kernel does not
-give out a pid that is a living group's number.
+signalled through it, never by a number. It belongs to the worker if it bears
+the worker's mark: the user id that this worker alone has, which nothing takes
+off, or, where workers have none of their own, the worker's id in its environment,
+which only the worker's descendants inherit. It belongs to it as well if its session has
+the right number *and* the leader is still there, that is, the number still has
+the leader's start time. It may have ended, as long as nobody has waited for it;
+its engine does that last. Until then the kernel gives the number to nobody else.
 """
 
+import contextlib
 import os
 import pathlib
+import signal
+import subprocess
 
 from qinling.orchestrator.local import process
 from qinling.orchestrator.local.state import WorkerEntry
 
 
 def members(entry: WorkerEntry) -> list[int]:
-    """Descriptors of the living processes of a worker's group, to be closed by the caller."""
-    if entry.boot != process.BOOT_ID or not _has_members(entry.pid):
-        return []
+    """Descriptors of the living processes of a worker's session, to be closed by the caller."""
+    return list(_held(entry, strays=False))
+
+
+def strays(entry: WorkerEntry) -> list[int]:
+    """The same, of those that bear its mark and have left its session."""
+    return list(_held(entry, strays=True))
+
+
+def terminate(entry: WorkerEntry) -> None:
+    """Tell it to end: its server and what wraps that, which are its process group.
+
+    What runs functions is in a group of its own, and the server's to end.
+    """
+    for descriptor, pid in _held(entry, strays=False).items():
+        if _group(pid) == entry.pid:
+            process.send(descriptor, signal.SIGTERM)
+        os.close(descriptor)
+
+
+def kill(entry: WorkerEntry) -> None:
+    """End all of it at once."""
+    if entry.uid is not None and entry.boot == process.BOOT_ID:
+        # In the kernel, in one go, so that nobody who forks meanwhile gets away. The shell spares
+        # itself.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            process.run_as(entry.uid, "/bin/sh", "-c", "kill -KILL -1")
+    for descriptor in members(entry) + strays(entry):
+        process.send(descriptor, signal.SIGKILL)
+        os.close(descriptor)
+
+
+def _held(entry: WorkerEntry, *, strays: bool) -> dict[int, int]:
+    """Descriptors, and the pids that they hold."""
+    if entry.boot != process.BOOT_ID:
+        return {}
     names = (folder.name for folder in pathlib.Path("/proc").iterdir())
-    held = (_hold(entry, int(name)) for name in names if name.isdigit())
-    return [pidfd for pidfd in held if pidfd is not None]
+    held = {_hold(entry, int(name), strays): int(name) for name in names if name.isdigit()}
+    return {pidfd: pid for pidfd, pid in held.items() if pidfd is not None}
 
 
-def _has_members(number: int) -> bool:
-    """Whether there is such a group, ours or not: mostly there is not, and no need to look."""
-    try:
-        os.killpg(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _hold(entry: WorkerEntry, pid: int) -> int | None:
+def _hold(entry: WorkerEntry, pid: int, strays: bool) -> int | None:
     """A descriptor of a process if it lives and is the worker's, else None."""
-    if not _is_in(pid, entry.pid):
+    if not _may_be(entry, pid, strays):
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    if _is_in(pid, entry.pid) and _is_ours(entry, pid) and not process.has_ended(pidfd):
+    if _may_be(entry, pid, strays) and _is_ours(entry, pid) and not process.has_ended(pidfd):
         return pidfd
     os.close(pidfd)
     return None
 
 
-def _is_in(pid: int, group: int) -> bool:
+def _may_be(entry: WorkerEntry, pid: int, strays: bool) -> bool:
+    """Before anything is proved: whether it is in the session, or bears the mark outside of it."""
     try:
-        return os.getpgid(pid) == group
+        inside = os.getsid(pid) == entry.pid
     except ProcessLookupError:
         return False
+    return not inside and _bears_mark(entry, pid) if strays else inside
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _is_ours(entry: WorkerEntry, pid: int) -> bool:
-    leader = process.start_time(entry.pid)
-    return _bears_mark(entry, pid) if leader is None else leader == entry.started
+    return process.start_time(entry.pid) == entry.started or _bears_mark(entry, pid)
 
 
 def _bears_mark(entry: WorkerEntry, pid: int) -> bool:
     folder = pathlib.Path(f"/proc/{pid}")
     try:
         if entry.uid is not None:
-            return folder.stat().st_uid == entry.uid
+            # Not the folder's owner: that is root for who has hidden its memory.
+            return _real_uid((folder / "status").read_bytes()) == entry.uid
         mark = f"{process.ID_VARIABLE}={entry.id}".encode()
         return mark in (folder / "environ").read_bytes().split(b"\0")
     except OSError:
         return False
+
+
+def _real_uid(status: bytes) -> int:
+    """Of a process's status; in it nothing that the process chooses has a line of its own."""
+    return int(status.partition(b"\nUid:")[2].split(None, 1)[0])

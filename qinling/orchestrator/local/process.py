@@ -9,6 +9,9 @@ byte came before it. The byte is sent once the worker stands in the pool's
 file: an engine that dies before that leaves nothing behind. A worker that must
 not outlive its engine never gets the byte. The built-in worker follows its
 lifeline itself; for any other command ``guard.py`` does.
+
+Its folder for temporary files is made and removed in the worker's name: an engine
+that may become another user need not have the right to that user's files.
 """
 
 import contextlib
@@ -21,12 +24,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+
+from oslo_log import log as logging
 
 from qinling import exceptions
 from qinling.orchestrator.local.state import WorkerEntry
+
+LOG = logging.getLogger(__name__)
 
 # Open files of a worker: the contract's 1024 for a function.
 _NOFILE = 1024
@@ -35,10 +43,34 @@ _BACKLOG = 128
 # Whatever a worker starts inherits it, too.
 ID_VARIABLE = "QINLING_WORKER_ID"
 
+# A worker's folder for temporary files, in the one that is made for it.
+_INNER = "/files"
+# What a function has made of its folders' modes is undone first.
+_EMPTY = 'chmod -R u+rwX -- "$1"; exec find "$1" -mindepth 1 -delete'
+# Seconds for that, and for anything else that is done in a worker's name.
+_EMPTY_PATIENCE = 60.0
+_PATIENCE = 10.0
+# Whether programs and folders can be read.
+_LOOK = "import os, sys; [os.listdir(path) for path in sys.argv[1:]]"
+
 # -I -S: it is started quickly and reads nothing but its own file.
 _GUARD = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("guard.py")))
 
 BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """User ids for workers, one for each.
+
+    :param base: a worker has this number plus its port, as its user and its group.
+    :param taken: those of workers that may have left somebody behind.
+    :param max_processes: of one user, threads counted.
+    """
+
+    base: int
+    taken: Container[int]
+    max_processes: int
 
 
 @dataclass(slots=True)
@@ -67,6 +99,7 @@ class Started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
+        remove_files(self.entry)
 
 
 def start(
@@ -74,26 +107,29 @@ def start(
     image: str,
     command: Sequence[str],
     log: pathlib.Path,
-    uid_base: int | None,
+    users: Users | None,
     guarded: str | None = None,
 ) -> Started:
     """Start a worker; it is not ready yet when this returns.
 
-    :param uid_base: when given, the worker runs with this number plus its port
-        as user and group id, which no other living worker on this host has.
+    :param users: when given, the worker gets a user id that no other one on this host has.
     :param guarded: how ``guard.py`` runs the command; None for a command that
         follows the lifeline itself.
     :raises OrchestratorError: it could not be started; nothing is left of it.
     """
     words = _words(command, guarded)
+    environment = {"PATH": os.defpath, "LANG": "C.UTF-8", ID_VARIABLE: worker_id}
+    folder = ""
+    uid: int | None = None
     receiving, lifeline = os.pipe()
     try:
-        with (
-            socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listener,
-            open(log, "ab") as output,
-        ):
+        with _listen(users) as listener, open(log, "ab") as output:
             port = listener.getsockname()[1]
-            uid = None if uid_base is None else uid_base + port
+            if users is not None:
+                uid = users.base + port
+                environment["QINLING_WORKER_MAX_PROCESSES"] = str(users.max_processes)
+            folder = tempfile.mkdtemp(prefix="qinling-")
+            environment["TMPDIR"] = _make_inner(folder, uid)
             popen = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -101,10 +137,8 @@ def start(
                 stderr=subprocess.STDOUT,
                 pass_fds=(listener.fileno(), receiving),
                 cwd="/",
-                env={
-                    "PATH": os.defpath,
-                    "LANG": "C.UTF-8",
-                    ID_VARIABLE: worker_id,
+                env=environment
+                | {
                     "QINLING_WORKER_LISTEN_FD": str(listener.fileno()),
                     "QINLING_WORKER_LIFELINE_FD": str(receiving),
                 },
@@ -113,10 +147,11 @@ def start(
                 group=uid,
                 extra_groups=None if uid is None else [],
             )
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         os.close(lifeline)
+        _remove(folder, uid)
         raise exceptions.OrchestratorError(
-            f"cannot run {command[0]}: {error.strerror or error}"
+            f"cannot run {command[0]}: {getattr(error, 'strerror', None) or error}"
         ) from error
     finally:
         os.close(receiving)
@@ -128,9 +163,67 @@ def start(
         boot=BOOT_ID,
         port=port,
         born=time.time(),
+        folder=folder,
         uid=uid,
     )
     return Started(entry, popen, lifeline)
+
+
+def _listen(users: Users | None) -> socket.socket:
+    """A socket on a port that gives a user id which is free."""
+    with contextlib.ExitStack() as refused:
+        while True:
+            listener = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+            if users is None or users.base + listener.getsockname()[1] not in users.taken:
+                return listener
+            # Kept until another one is found, or the kernel might give it out again.
+            refused.enter_context(listener)
+
+
+def run_as(uid: int | None, *command: str, patience: float = _PATIENCE) -> None:
+    """Run a program in a worker's name, with nothing but its arguments.
+
+    :raises OSError, SubprocessError: it cannot be run, or fails, or takes longer than that.
+    """
+    subprocess.run(
+        command,
+        check=True,
+        cwd="/",
+        env={"PATH": os.defpath},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=patience,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
+    )
+
+
+def _make_inner(folder: str, uid: int | None) -> str:
+    """A folder of the worker's own in one of ours, which it passes through."""
+    outer, inner = pathlib.Path(folder), folder + _INNER
+    # Until it is there others may write, too; if they have made it, this fails.
+    outer.chmod(0o1733)
+    run_as(uid, "mkdir", "-m", "700", "--", inner)
+    outer.chmod(0o711)
+    return inner
+
+
+def remove_files(entry: WorkerEntry) -> None:
+    """Remove the temporary files of a worker that has ended."""
+    _remove(entry.folder, entry.uid)
+
+
+def _remove(folder: str, uid: int | None) -> None:
+    outer, inner = pathlib.Path(folder), pathlib.Path(folder + _INNER)
+    try:
+        if inner.is_dir():
+            run_as(uid, "/bin/sh", "-c", _EMPTY, "sh", str(inner), patience=_EMPTY_PATIENCE)
+            inner.rmdir()
+        if folder and outer.is_dir():
+            outer.rmdir()
+    except (OSError, subprocess.SubprocessError) as error:
+        LOG.warning("The temporary files of a worker, %s, are left: %s", folder, error)
 
 
 def _words(command: Sequence[str], guarded: str | None) -> list[str]:
@@ -198,19 +291,12 @@ def send(pidfd: int, number: signal.Signals) -> None:
 
 
 def runs_as_other(command: Sequence[str], uid: int) -> bool:
-    """Whether a Python program can be run, and read, under another user id."""
+    """Whether a Python program can be run, read, and have temporary files, as another user."""
+    folder = tempfile.mkdtemp(prefix="qinling-")
     try:
-        subprocess.run(
-            [*command[:-1], "-c", "import sys, os; os.listdir(sys.argv[1])", command[-1]],
-            check=True,
-            cwd="/",
-            env={"PATH": os.defpath},
-            capture_output=True,
-            timeout=30,
-            user=uid,
-            group=uid,
-            extra_groups=[],
-        )
+        run_as(uid, *command[:-1], "-c", _LOOK, command[-1], _make_inner(folder, uid))
     except (OSError, subprocess.SubprocessError):
         return False
+    finally:
+        _remove(folder, uid)
     return True

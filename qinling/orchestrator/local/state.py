@@ -22,8 +22,9 @@ from qinling import exceptions
 class WorkerEntry:
     """A worker process. ``started`` is the kernel's start time of the pid, in
     clock ticks since boot, and ``boot`` the host's boot id: together with the
-    pid they name one process for ever. ``uid`` is the user id that it alone
-    has, if it has one. ``attempt``: the pool's ``failures`` when it was started.
+    pid they name one process for ever. ``folder`` has its temporary files. ``uid`` is
+    the user id that it alone has, if it has one. ``attempt``: the pool's
+    ``failures`` when it was started.
     """
 
     id: str
@@ -33,6 +34,7 @@ class WorkerEntry:
     boot: str
     port: int
     born: float  # seconds since the epoch
+    folder: str
     uid: int | None = None
     attempt: int = 0
     retiring: bool = False
@@ -156,6 +158,17 @@ class StateDir:
                 draft.rename(path)
             finally:
                 draft.unlink(missing_ok=True)
+
+    def uids(self) -> set[int]:
+        """The user ids of all workers that stand in a pool's file."""
+        found = set()
+        for pool_id in self.ids():
+            # Who has damaged a file has that pool's trouble alone.
+            with contextlib.suppress(exceptions.OrchestratorError):
+                pool = self.load(pool_id)
+                workers = [] if pool is None else [*pool.workers, *pool.claimed]
+                found |= {entry.uid for entry in workers if entry.uid is not None}
+        return found
 
     def delete(self, pool_id: str) -> None:
         """Forget the pool. The lock must be held."""

@@ -3,14 +3,15 @@
 One thread with an event loop for all workers of this engine. A process is
 watched through its pidfd, which works for workers that an earlier engine
 started as well as for our own children. A worker counts as ready from the
-moment it has answered with its own id, and as gone when nobody of its process
-group lives.
+moment it has answered with its own id, and as gone when none of its processes
+lives and its temporary files are removed.
 """
 
 import asyncio
 import contextlib
 import enum
 import os
+import pathlib
 import signal
 import threading
 from collections.abc import Callable, Collection
@@ -49,7 +50,7 @@ class Watched:
     """A worker as this process sees it. Changed by the watch's thread, but for ``retiring``.
 
     ``leader`` and ``rest``: descriptors of the process that was started, until
-    it has ended, and of those of its group that are left then. ``doomed``:
+    it has ended, and of those that are left of it then. ``doomed``:
     whoever of them still lives is killed.
     """
 
@@ -93,6 +94,7 @@ class Watch:
         """End the thread. Workers are left alone, but for those whose lifeline is held here."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         for watched in self._all():
             self._stop_following(watched)
             for descriptor in (watched.leader, *watched.rest):
@@ -120,9 +122,12 @@ class Watch:
                 leader = os.pidfd_open(entry.pid) if own else process.open_pidfd(entry)
                 watched = Watched(pool_id, entry, started, leader)
                 if leader is None:
-                    watched.rest = group.members(entry)
+                    watched.rest = group.members(entry) + group.strays(entry)
                     if not watched.rest:
-                        return Health.GONE
+                        if not pathlib.Path(entry.folder).exists():
+                            return Health.GONE
+                        # It remains to be cleared away; nobody of this process saw it end.
+                        watched.retiring = True
                 self._pools.setdefault(pool_id, {})[entry.id] = watched
                 self._loop.call_soon_threadsafe(self._begin, watched)
             return watched.health
@@ -207,7 +212,7 @@ class Watch:
         if watched.doomed or watched.health is Health.GONE:
             return
         self._stop_following(watched)
-        self._signal(watched, signal.SIGTERM)
+        group.terminate(watched.entry)
         watched.grace = self._loop.call_later(
             grace,
             self._kill,
@@ -224,12 +229,7 @@ class Watch:
         if watched.leader is None:
             self._look_at_rest(watched)
         else:
-            self._signal(watched, signal.SIGKILL)
-
-    def _signal(self, watched: Watched, number: signal.Signals) -> None:
-        for descriptor in group.members(watched.entry):
-            process.send(descriptor, number)
-            os.close(descriptor)
+            group.kill(watched.entry)
 
     def _leader_ended(self, watched: Watched) -> None:
         if watched.leader is not None:
@@ -248,15 +248,22 @@ class Watch:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         watched.rest = group.members(watched.entry)
-        for descriptor in watched.rest:
-            if watched.doomed:
-                process.send(descriptor, signal.SIGKILL)
-            self._loop.add_reader(descriptor, self._look_at_rest, watched)
         if not watched.rest:
-            self._end(watched)
+            # Who has left the worker's session does not go with it in order.
+            watched.rest = group.strays(watched.entry)
+            watched.doomed |= bool(watched.rest)
+        for descriptor in watched.rest:
+            self._loop.add_reader(descriptor, self._look_at_rest, watched)
+        if watched.rest and watched.doomed:
+            group.kill(watched.entry)
+        if not watched.rest:
+            self._stop_following(watched)
+            watched.doomed = True
+            self._loop.run_in_executor(None, self._end, watched)
 
     def _end(self, watched: Watched) -> None:
-        self._stop_following(watched)
+        """In a thread of its own: a function may have left very many files."""
+        process.remove_files(watched.entry)
         reason = "the worker ended"
         if watched.started is not None:
             # Not before: until it is waited for, the leader's pid keeps the group's number ours.

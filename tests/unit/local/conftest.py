@@ -38,12 +38,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(
         command: tuple[str, ...] = PYTHON_WORKER,
-        uid_base: int | None = None,
+        users: process.Users | None = None,
         guarded: str | None = None,
     ) -> process.Started:
         worker_id = str(uuid.uuid4())
         log = tmp_path / f"{worker_id}.log"
-        begun.append(process.start(worker_id, "python3", command, log, uid_base, guarded))
+        begun.append(process.start(worker_id, "python3", command, log, users, guarded))
         return begun[-1]
 
     yield start
@@ -69,11 +69,11 @@ def pids(folder: Path) -> set[int]:
 
 
 def leaders(folder: Path) -> set[int]:
-    """The same, by the groups that they are in: one for each worker."""
+    """The same, by the sessions that they are in: one for each worker."""
     found = set()
     for pid in pids(folder):
         with contextlib.suppress(ProcessLookupError):
-            found.add(os.getpgid(pid))
+            found.add(os.getsid(pid))
     return found
 
 

@@ -18,9 +18,10 @@ import pytest
 from qinling import exceptions
 from qinling.orchestrator.local import process
 from tests.fixtures.process import wait_until
-from tests.unit.local.conftest import SLEEPER, Start, count_files
+from tests.unit.local.conftest import SLEEPER, Start, count_files, log_of
 
 UID_BASE = 1879048192
+USERS = process.Users(UID_BASE, (), 150)
 
 
 def health(started: process.Started) -> dict[str, Any]:
@@ -177,6 +178,7 @@ def test_a_worker_gets_nothing_of_the_engine_but_its_own(
     assert names == {
         "PATH",
         "LANG",
+        "TMPDIR",
         "QINLING_WORKER_ID",
         "QINLING_WORKER_LISTEN_FD",
         "QINLING_WORKER_LIFELINE_FD",
@@ -222,9 +224,9 @@ def test_a_program_that_cannot_be_run_is_named_and_leaves_nothing(
 def test_each_worker_has_a_user_id_of_its_own_where_that_can_be_given(start: Start) -> None:
     if os.geteuid() != 0:
         with pytest.raises(exceptions.OrchestratorError, match="cannot run"):
-            start(SLEEPER, UID_BASE)
+            start(SLEEPER, USERS)
         return
-    one, other = start(SLEEPER, UID_BASE), start(SLEEPER, UID_BASE)
+    one, other = start(SLEEPER, USERS), start(SLEEPER, USERS)
     for started in (one, other):
         limits = Path(f"/proc/{started.entry.pid}/limits")
         wait_until(
@@ -239,6 +241,32 @@ def test_each_worker_has_a_user_id_of_its_own_where_that_can_be_given(start: Sta
         assert status(started.entry.pid, "Gid") == [own] * 4
         assert status(started.entry.pid, "Groups") == []
     assert one.entry.port != other.entry.port
+
+
+def test_a_user_id_that_is_taken_is_given_to_nobody(start: Start) -> None:
+    if os.geteuid() != 0:
+        return  # such workers are refused, which the test above has
+    asked: list[int] = []
+
+    class FirstTwo:
+        def __contains__(self, uid: object) -> bool:
+            assert isinstance(uid, int)
+            asked.append(uid)
+            return len(asked) <= 2
+
+    entry = start(SLEEPER, process.Users(UID_BASE, FirstTwo(), 150)).entry
+    assert len(set(asked)) == 3
+    assert entry.uid == asked[2] == UID_BASE + entry.port
+
+
+def test_a_worker_with_a_user_id_of_its_own_is_told_how_many_processes_it_may_have(
+    start: Start, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        return
+    started = start(("/usr/bin/env",), USERS)
+    started.popen.wait(20)
+    assert "QINLING_WORKER_MAX_PROCESSES=150\n" in log_of(tmp_path, started)
 
 
 def test_what_another_user_cannot_read_is_not_run_as_another_user(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ WORKER = WorkerEntry(
     boot="0f0e0d0c-0b0a-0908-0706-050403020100",
     port=40001,
     born=1769860800.25,
+    folder="/tmp/qinling-7b0c7b52-3a55-4b0d-8e43-6a3d3a3b5a5e",
 )
 
 

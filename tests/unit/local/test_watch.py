@@ -246,6 +246,34 @@ def test_what_a_worker_leaves_behind_that_died_is_killed(
     assert pids(tmp_path) == set()
 
 
+def test_a_worker_leaves_no_process_that_has_left_it_and_no_file(
+    make: Make, start: Start, tmp_path: Path
+) -> None:
+    users = process.Users(1879048192, (), 150) if os.geteuid() == 0 else None
+    leaves = "mkdir -p $TMPDIR/a/b; chmod 0 $TMPDIR/a; setsid /bin/sleep 600 & exec /bin/sleep 600"
+    watch, started = make(), start(("/bin/sh", "-c", leaves), users)
+    folder = Path(started.entry.folder)
+    assert (folder / "files").stat().st_mode & 0o777 == 0o700
+    wait_until(lambda: len(pids(tmp_path)) == 2, 20, "both of it")
+    watch.track(POOL, started.entry, started)
+    watch.retire(POOL, started.entry)
+    wait_for(watch, started.entry, Health.GONE)
+    assert pids(tmp_path) == set()
+    assert not folder.exists()
+
+
+def test_the_files_of_a_worker_that_ended_while_no_engine_ran_are_removed(
+    make: Make, start: Start
+) -> None:
+    started = start(SLEEPER)
+    started.popen.kill()
+    started.popen.wait(20)
+    watch = make()
+    assert watch.track(POOL, started.entry) is Health.STARTING
+    assert end_of(watch, started.entry) is None
+    assert not Path(started.entry.folder).exists()
+
+
 def test_a_worker_that_dies_as_it_is_told_to_end_leaves_nothing_either(
     make: Make, start: Start, tmp_path: Path
 ) -> None:

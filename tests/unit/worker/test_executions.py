@@ -3,6 +3,8 @@
 import contextlib
 import http.client
 import json
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -261,14 +263,17 @@ def test_drained_it_ends_what_is_in_flight_and_takes_no_more(worker: Worker) -> 
     assert worker.processes() == []
 
 
-def test_terminated_it_does_the_same(worker: Worker) -> None:
-    worker.specialize("import time\ndef main(): time.sleep(0.5); return 7")
+def test_terminated_with_all_of_its_group_it_does_the_same(worker: Worker) -> None:
+    # As a local worker is, for the sake of what wraps it. Programs that functions run live on.
+    worker.specialize(
+        "import subprocess\ndef main(): return subprocess.run(['sleep', '0.5']).returncode + 7"
+    )
     body = worker.request()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(worker.ask, "POST", "/execute", body)
         path = f"/executions/{body['execution_id']}"
         wait_until(lambda: worker.ask("GET", path)[0] == 202, 10, "it runs")
-        worker.process.terminate()
+        os.killpg(worker.process.pid, signal.SIGTERM)
         assert asked.result()[1]["output"] == 7
     # Nobody acknowledges: it waits a little, and ends.
     assert worker.process.wait(10) == 0
