@@ -58,6 +58,13 @@ class FunctionChanged(Conflict):
         super().__init__(f"Function {function_id} is being changed by others; try again.")
 
 
+class ExecutionTaken(QinlingError):
+    """It has ended, was deleted, or another process has it: this one's lease had lapsed."""
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(f"Execution {execution_id} is no longer this process's.")
+
+
 class LengthRequired(QinlingError):
     code = 411
 

@@ -102,6 +102,19 @@ class Dispatcher:
                 return self._run(execution, function, asked_by, client)
         raise exceptions.FunctionChanged(function.id)
 
+    def accept(self, values: dict[str, Any], function: functions.Function) -> executions.Execution:
+        """Accept an asynchronous execution, for whichever engine takes it.
+
+        :raises FunctionChanged, NotFound: as ``start``.
+        """
+        nobodys = values | {"owner": None, "worker_id": None}
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._db.write(executions.create, nobodys, function.revision)
+            except exceptions.FunctionChanged:
+                function = self._db.read(functions.get, function.id)
+        raise exceptions.FunctionChanged(function.id)
+
     def run(
         self,
         execution: executions.Execution,
@@ -145,6 +158,9 @@ class Dispatcher:
         began = time.monotonic()
         try:
             outcome = self._deliver(execution, function, asked_by, client)
+        except exceptions.ExecutionTaken as error:
+            LOG.info("%s", error)
+            return self._end_by_others(execution, self._options.start_timeout + function.timeout)
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             output = f"{_FAILED} {error}"
@@ -167,11 +183,15 @@ class Dispatcher:
         while True:
             line = self._line(function, execution.function_version, asked_by)
             if client is None:
-                client = line.take(deadline)
+                try:
+                    client = line.take(deadline)
+                except exceptions.FunctionChanged:
+                    function = self._db.read(functions.get, function.id)
+                    continue
                 if not self._note(execution, function, line, client):
                     current = self._db.read(executions.find, execution.id)
                     if current is None or current.owner != execution.owner:
-                        return Outcome("cancelled", _CANCELLED, 0.0, "")
+                        raise exceptions.ExecutionTaken(execution.id)
                     # What was answered to who changed it holds for all that starts after that.
                     function = self._db.read(functions.get, function.id)
                     client = None
@@ -278,10 +298,21 @@ class Dispatcher:
         if self._recorder.end(ended, printed):
             return ended
         # It had its end: it was taken for lost, or deleted.
-        cancelled = replace(
-            ended, status=ExecutionStatus.ERROR, result=_result(_CANCELLED, duration)
-        )
-        return self._db.read(executions.find, execution.id) or cancelled
+        return self._db.read(executions.find, execution.id) or _cancelled(ended, duration)
+
+    def _end_by_others(
+        self, execution: executions.Execution, timeout: float
+    ) -> executions.Execution:
+        """What becomes of an execution that this process lost; as it is when the time is over."""
+        began = time.monotonic()
+        while True:
+            current = self._db.read(executions.find, execution.id)
+            waited = time.monotonic() - began
+            if current is None:
+                return _cancelled(execution, waited)
+            if current.status is not ExecutionStatus.RUNNING or waited > timeout:
+                return current
+            time.sleep(_ASK_AGAIN)
 
     def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
         """A worker is not what its row says: let the engine look."""
@@ -323,6 +354,11 @@ class Dispatcher:
     def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
         def look(known: dict[str, WorkerClient]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
+            if not rows:
+                # Nobody gets a worker for code that is old by now.
+                revisions = self._db.read(functions.revisions, {code.function_id})
+                if revisions.get(code.function_id) != code.revision:
+                    raise exceptions.FunctionChanged(code.function_id)
             ready = [row for row in rows if row.status is WorkerStatus.READY]
             clients = [known.get(row.id) or self._client(row) for row in ready]
             coming = sum(row.status is WorkerStatus.LOADING for row in rows)
@@ -341,6 +377,14 @@ class Dispatcher:
             if line.idle():
                 del self._lines[code]
                 line.close()
+
+
+def _cancelled(execution: executions.Execution, duration: float) -> executions.Execution:
+    """What is told of an execution that was deleted while it ran."""
+    result = _result(_CANCELLED, duration)
+    return replace(
+        execution, status=ExecutionStatus.ERROR, result=result, updated_at=timeutils.utcnow()
+    )
 
 
 def _result(output: Any, duration: float) -> str:

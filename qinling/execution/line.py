@@ -82,7 +82,7 @@ class Line:
         """A place in a worker, waiting for it.
 
         :param deadline: on the monotonic clock.
-        :raises NoWorker: none could be had in time.
+        :raises NoWorker: none could be had in time. What ``look`` raises is raised to who waits.
         """
         with self._changed:
             self._waiting += 1

@@ -156,6 +156,23 @@ def test_an_update_that_was_answered_never_runs_old_code(
             assert {output(call.result()) for call in calls} == {number}
 
 
+def test_what_waits_for_a_worker_while_its_function_is_updated_runs_the_new_code(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function = client.create_function(
+        runtime_id, "import time\ntime.sleep(3)\ndef main(): return 0"
+    )
+    execution = client.execute(function["id"], sync=False)
+    wait_until(lambda: client.workers(function["id"]), 30, "a worker on its way")
+    content = package(main="def main(): return 1")
+    path = f"/v1/functions/{function['id']}"
+    answer = client.call("PUT", path, files={"package": ("package", content)})
+    assert answer.status_code == 200, answer.text
+    ended = client.wait_ended(execution["id"], timeout=30)
+    assert (ended["status"], output(ended)) == ("success", 1)
+
+
 def test_a_function_has_as_many_workers_as_it_is_scaled_to(
     deployment: Deployment, runtime_id: str
 ) -> None:

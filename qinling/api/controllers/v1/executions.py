@@ -61,8 +61,7 @@ class ExecutionsController(routing.Resource):
         if values["sync"]:
             row = self._dispatcher.start(values, function, caller)
         else:
-            nobodys = values | {"owner": None, "worker_id": None}
-            row = self._db.write(executions.create, nobodys, function.revision)
+            row = self._dispatcher.accept(values, function)
             self._engine.execute(caller, row.id)
         return types.Execution.from_row(row)
 

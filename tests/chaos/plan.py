@@ -1,0 +1,49 @@
+"""What befalls an installation: from a seed, always the same."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Seconds between two blows.
+_PAUSE = (0.3, 2.0)
+#: Seconds for which a process is stopped, and for which a program that was killed is away.
+_STOPPED = (0.1, 2.0)
+_AWAY = (0.0, 1.5)
+#: Longer than a lease holds: others take what the program had, and then it wakes.
+_ASLEEP = (17.0, 20.0)
+#: Runs of at least so many seconds have such sleepers, too; one blow of so many is one.
+_LONG_RUN = 40.0
+_SLEEPERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """What is done to a process.
+
+    :ivar at: seconds from the start. :ivar kind: of process, as of ``history.Harm``.
+    :ivar which: picks one of those there are: a number from 0 to below 1.
+    :ivar kill: SIGKILL, and started again after so many ``seconds`` unless it is a worker; else
+        SIGSTOP for them.
+    """
+
+    at: float
+    kind: str
+    which: float
+    kill: bool
+    seconds: float
+
+
+def blows(seed: int, length: float, kinds: Sequence[str]) -> list[Blow]:
+    """:param length: of the run (seconds). :param kinds: of the processes that there are."""
+    chance = random.Random(f"{seed}/blows")
+    found: list[Blow] = []
+    at = chance.uniform(*_PAUSE)
+    while at < length:
+        kind = chance.choice(kinds)
+        kill = chance.random() < 0.5
+        seconds = chance.uniform(*(_AWAY if kill else _STOPPED))
+        if length >= _LONG_RUN and kind != "worker" and chance.randrange(_SLEEPERS) == 0:
+            kill, seconds = False, chance.uniform(*_ASLEEP)
+        found.append(Blow(at, kind, chance.random(), kill, seconds))
+        at += chance.uniform(*_PAUSE)
+    return found

@@ -1,0 +1,94 @@
+"""Dispatch where timing is all: what a process does that was overtaken by others."""
+
+import concurrent.futures
+import datetime as dt
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from oslo_config import cfg
+
+from qinling import context
+from qinling.db import api as db_api
+from qinling.db import executions, functions, models, workers
+from qinling.execution.dispatch import Dispatcher
+from qinling.execution.keys import Keys
+from qinling.states import ExecutionStatus, WorkerStatus
+from tests.unit import rows
+
+US, OTHERS = str(uuid.uuid4()), str(uuid.uuid4())
+NOW = dt.datetime(2026, 1, 31, 12, 0, 0)
+
+
+class NoEngine:
+    """A double of an engine that nobody has to tell anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: None
+
+
+@pytest.fixture
+def dispatcher(conf: cfg.ConfigOpts, db: db_api.Database) -> Dispatcher:
+    return Dispatcher(conf, db, NoEngine(), lambda: US)  # type: ignore[arg-type]
+
+
+def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_end_it(
+    conf: cfg.ConfigOpts, db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    function = rows.insert_function(db)
+    keys = Keys(conf)
+    worker = workers.Worker(
+        id=str(uuid.uuid4()),
+        function_id=function.id,
+        function_version=0,
+        revision=1,
+        runtime_id=str(uuid.uuid4()),
+        boot_id="boot",
+        address="127.0.0.1:1",
+        key=keys.hide(keys.make()),
+        status=WorkerStatus.READY,
+        claimed_at=NOW,
+    )
+    values = _asked(function) | {"owner": OTHERS, "worker_id": None}
+    theirs = db.write(executions.create, values, function.revision)
+    db.write(lambda connection: connection.execute(models.Worker.__table__.insert(), _row(worker)))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        # As it was when this process fell asleep.
+        ours = replace(theirs, owner=US)
+        told = pool.submit(dispatcher.run, ours, function, context.RequestContext())
+        with pytest.raises(TimeoutError):
+            told.result(0.5)
+        assert db.read(executions.get, theirs.id) == theirs
+        ended = replace(
+            theirs, status=ExecutionStatus.SUCCESS, result="{}", updated_at=NOW, owner=None
+        )
+        assert db.write(executions.end, ended, "")
+        assert told.result(10) == ended
+
+
+def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_changed(
+    db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    read = rows.insert_function(db)
+    assert db.write(functions.update, read, {"cpu": 200})
+    accepted = dispatcher.accept(_asked(read), read)
+    assert db.read(executions.waiting, limit=1) == [accepted.id]
+
+
+def _asked(function: functions.Function) -> dict[str, Any]:
+    """What the API gives of an execution that was asked for."""
+    return {
+        "id": str(uuid.uuid4()),
+        "project_id": "project",
+        "function_id": function.id,
+        "function_version": 0,
+        "function_alias": None,
+        "description": None,
+        "sync": True,
+        "input": None,
+    }
+
+
+def _row(worker: workers.Worker) -> dict[str, Any]:
+    return {name: getattr(worker, name) for name in worker.__slots__}
