@@ -110,4 +110,4 @@ def test_a_cluster_that_cannot_be_reached_is_named(
     )
     done = check(site)
     assert done.returncode == 2
-    assert f"The cluster at https://127.0.0.1:{port} does not answer" in done.stdout
+    assert f"The cluster does not answer: https://127.0.0.1:{port}" in done.stdout
