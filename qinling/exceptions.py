@@ -135,6 +135,8 @@ class PoolBusy(OrchestratorError):
 class ClusterAway(OrchestratorError):
     """The cluster gave no answer, or one that says to come back later.
 
+    What raises it tells of it in the log, once for all who meet the same.
+
     :param status: the HTTP status of that answer.
     :param retry_after: seconds until then, where the cluster names them.
     """

@@ -11,10 +11,24 @@ _LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
 class Network(types.ConfigType):  # type: ignore[misc]
-    """A network as 192.0.2.0/24, in the form that Kubernetes wants it."""
+    """A network as 192.0.2.0/24, in the form that Kubernetes wants it.
+
+    :param part: it must leave something of the world.
+    """
+
+    def __init__(self, *, part: bool = False) -> None:
+        super().__init__("network")
+        self._part = part
 
     def __call__(self, value: str) -> str:
-        return str(ipaddress.ip_network(value.strip()))
+        network = ipaddress.ip_network(value.strip())
+        if self._part and not network.prefixlen:
+            halves = ",".join(map(str, network.subnets()))
+            raise ValueError(
+                f"{network} is every address there is, which no NetworkPolicy can except from the "
+                f"world; to block them all write {halves}"
+            )
+        return str(network)
 
     def __repr__(self) -> str:
         return "Network"
@@ -184,7 +198,7 @@ OPTS = [
     ),
     cfg.ListOpt(
         "blocked_cidrs",
-        item_type=Network(),
+        item_type=Network(part=True),
         default=[
             "10.0.0.0/8",
             "172.16.0.0/12",

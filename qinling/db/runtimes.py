@@ -39,6 +39,16 @@ class Runtime:
     pool_available: int
     pool_reason: str | None
 
+    @property
+    def reason(self) -> str | None:
+        """Why its pool is not whole, or else how it came to its status."""
+        return self.pool_reason or self.status_reason
+
+    @property
+    def cause(self) -> str | None:
+        """The reason without what is the operator's matter, as names of nodes and addresses."""
+        return self.reason and self.reason.partition(": ")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

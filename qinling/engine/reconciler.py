@@ -184,7 +184,8 @@ class Reconciler:
                 pause = _backoff(slot.busy - _BUSY_TRIES)
                 self._tell(key, error, pause)
         except Exception as error:
-            pause, failed = max(_backoff(slot.failures), _asked_for(error)), True
+            # Not all at once who were refused with the same words.
+            pause, failed = _asked_for(error) + _backoff(slot.failures), True
             self._tell(key, error, pause)
         with self._condition:
             slot.active = False
@@ -200,7 +201,9 @@ class Reconciler:
     def _tell(self, key: Key, error: Exception, pause: float) -> None:
         """Known troubles in a line; what nobody expected with its traceback."""
         words = "Looking at %s %s failed; again in %.1f s: %s"
-        if isinstance(error, exceptions.QinlingError):
+        if isinstance(error, exceptions.ClusterAway):
+            LOG.debug(words, key.kind, key.id, pause, error)
+        elif isinstance(error, exceptions.QinlingError):
             LOG.warning(words, key.kind, key.id, pause, error)
         else:
             LOG.error(words, key.kind, key.id, pause, error, exc_info=error)

@@ -76,6 +76,8 @@ class Resync:
             context.clear()
             try:
                 work()
+            except exceptions.ClusterAway:
+                pass  # it is told, and this goes on later
             except exceptions.QinlingError as error:
                 LOG.warning("The resync goes on later: %s", error)
             except Exception:
@@ -158,5 +160,7 @@ class Resync:
             if self._orchestrator.remove(pool_id, None):
                 LOG.warning("Pool %s, which had no runtime, is removed.", pool_id)
                 del self._orphans[pool_id]
+        except exceptions.ClusterAway:
+            raise
         except exceptions.OrchestratorError as error:
             LOG.warning("Pool %s, which has no runtime, is removed later: %s", pool_id, error)

@@ -109,7 +109,7 @@ class Runtimes:
     def _roll_back(self, runtime: runtimes.Runtime, state: base.PoolState) -> float | None:
         """Go back to the image that works; its workers were kept running."""
         reason = (
-            f"image {runtime.image} did not come up and was rolled back: "
+            f"image {runtime.image} did not come up and was rolled back, as "
             f"{state.reason or 'no reason is known'}"
         )
         moved = self._db.write(

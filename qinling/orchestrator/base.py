@@ -31,7 +31,8 @@ class PoolState:
     ``ready``: every worker of this revision has come up and nothing of an
     older one is left. ``failed``: it will not come up as it is; the
     orchestrator goes on trying nevertheless. ``reason``: what keeps it from
-    being whole, in one sentence for the operator. ``retry_in``: seconds after
+    being whole, in one sentence: the cause, which everybody may read, and behind
+    the first ": " the operator's matters. Errors are worded so, too. ``retry_in``: seconds after
     which it wants to be looked at again, when no event would tell.
     """
 

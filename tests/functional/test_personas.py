@@ -304,6 +304,23 @@ def _assert_refusal(answer: requests.Response, keystone: Keystone) -> None:
         assert "does not exist" in fault["faultstring"]
 
 
+@pytest.mark.parametrize("path", ["/v1/runtimes/{runtime}", "/v1/runtimes"])
+def test_what_is_the_operators_matter_in_a_reason_is_told_to_nobody_else(
+    guarded: Distributed, personas: Mapping[str, Persona], things: Things, path: str
+) -> None:
+    runtime_id = things.shared("public", personas["member"])
+    cause = "image nowhere is not on this host"
+    for name, reason in (
+        ("member", cause),
+        ("reader", cause),
+        ("other_member", cause),
+        ("admin", f"{cause}: [local] images has no such name"),
+    ):
+        answer = personas[name].at(guarded.url).call("GET", path.format(runtime=runtime_id)).json()
+        (shown,) = (one for one in answer.get("runtimes", [answer]) if one["id"] == runtime_id)
+        assert shown["status_reason"] == reason, name
+
+
 # What a list shows
 
 

@@ -69,7 +69,7 @@ def test_an_image_that_this_host_does_not_have_is_an_error_that_says_so_and_heal
     assert "nowhere/to/be:found is not on this host" in shown["status_reason"]
     assert client.update(runtime["id"], image="missing").json()["status"] == "upgrading"
     shown = client.wait_for(runtime["id"], "error")
-    assert "cannot run /nonexistent/server: no such program" in shown["status_reason"]
+    assert "cannot be run: /nonexistent/server: no such program" in shown["status_reason"]
     assert client.update(runtime["id"], image="python3").status_code == 200
     assert client.wait_for(runtime["id"], "available")["status_reason"] is None
     client.delete(runtime["id"])

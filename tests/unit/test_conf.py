@@ -26,6 +26,8 @@ MISTAKES = {
     "too small a fraction": ("[engine]\nunsettled_interval = 0.01", "0.1"),
     "below the users of the host": ("[local]\nuid_base = 0", "uid_base"),
     "no address": ("[api]\nhost = not a host", "not a host"),
+    "all that there is": ("[kubernetes]\nblocked_cidrs = 0.0.0.0/0", "write 0.0.0.0/1,128.0.0.0/1"),
+    "all of the new": ("[kubernetes]\nblocked_cidrs = 10.0.0.0/8, ::/0", "write ::/1,8000::/1"),
     "no section": ("port = 1\n[api", "Section must be started"),
     "no assignment": ("[api]\nport", "port"),
     "the database's": ("[database]\nmax_pool_size = abc", "max_pool_size"),

@@ -29,7 +29,8 @@ class Runtime(Type):
     updated_at = str
 
     @classmethod
-    def from_row(cls, row: runtimes.Runtime) -> Self:
+    def from_row(cls, row: runtimes.Runtime, *, details: bool) -> Self:
+        """:param details: whether the caller is told the operator's matters, too."""
         return cls(
             id=row.id,
             name=row.name,
@@ -38,7 +39,7 @@ class Runtime(Type):
             is_public=row.is_public,
             trusted=row.trusted,
             status=row.status.value,
-            status_reason=row.pool_reason or row.status_reason,
+            status_reason=row.reason if details else row.cause,
             project_id=row.project_id,
             created_at=time(row.created_at),
             updated_at=time(row.updated_at),

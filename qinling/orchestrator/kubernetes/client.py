@@ -26,6 +26,7 @@ from oslo_config import cfg
 from qinling import exceptions
 from qinling.orchestrator.kubernetes import credentials, names
 from qinling.orchestrator.kubernetes.credentials import Files, Keys
+from qinling.orchestrator.kubernetes.standing import Standing
 
 Object = dict[str, Any]
 
@@ -76,6 +77,7 @@ class Client:
         self._connections = connections
         self._lock = threading.Lock()
         self._access: _Access | None = None
+        self._standing = Standing()
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Object:
         """:raises ClusterRefusal: with status 404 when it is not there."""
@@ -121,18 +123,13 @@ class Client:
 
     def _json(self, request: _Request) -> Object:
         content = self._call(request)
-        try:
+        with contextlib.suppress(ValueError):
             parsed = json.loads(content)
-        except ValueError as error:
-            raise exceptions.ClusterAway(
-                f"{request.method} {request.path}: what answers at {self.server()} is no API "
-                "server."
-            ) from error
-        if not isinstance(parsed, dict):
-            raise exceptions.ClusterAway(
-                f"{request.method} {request.path}: the answer is no object."
-            )
-        return parsed
+            if isinstance(parsed, dict):
+                return parsed
+        raise self.away(
+            f"What answers is no API server: {request.method} {request.path} at {self.server()}"
+        )
 
     def _call(self, request: _Request) -> bytes:
         with self._translated():
@@ -142,6 +139,7 @@ class Client:
         return content
 
     def _send(self, request: _Request, timeout: float) -> urllib3.BaseHTTPResponse:
+        self._standing.check()
         api = self._connected()
         headers = {"Accept": _JSON, "User-Agent": "qinling"}
         if request.body is not None:
@@ -170,8 +168,8 @@ class Client:
         try:
             yield
         except urllib3.exceptions.HTTPError as error:
-            raise exceptions.ClusterAway(
-                f"The cluster at {self.server()} does not answer: {_cause(error)}"
+            raise self.away(
+                f"The cluster does not answer: {self.server()}: {_cause(error)}"
             ) from error
 
     def _check(self, request: _Request, answer: urllib3.BaseHTTPResponse) -> None:
@@ -183,19 +181,29 @@ class Client:
         if answer.status == 401:
             server = self.server()
             self._forget()
-            raise exceptions.ClusterAway(
-                f"The cluster at {server} does not know Qinling's credentials "
-                "(401): they are wrong or have expired."
+            raise self.away(
+                f"The cluster does not know Qinling's credentials (401): those for {server} are "
+                "wrong or have expired"
             )
         if answer.status in _BUSY:
             after = answer.headers.get("Retry-After", "")
-            raise exceptions.ClusterAway(
-                f"The cluster cannot answer {request.method} {request.path} now "
-                f"({answer.status}): {said}",
+            raise self.away(
+                f"The cluster cannot answer now ({answer.status}): "
+                f"{request.method} {request.path}: {said}",
                 answer.status,
                 int(after) if after.isdigit() and len(after) < 5 else None,
             )
         raise exceptions.ClusterRefusal(said, answer.status)
+
+    def away(
+        self, message: str, status: int | None = None, retry_after: int | None = None
+    ) -> exceptions.ClusterAway:
+        """An error to be raised; the log tells of it."""
+        return self._standing.away(exceptions.ClusterAway(message, status, retry_after))
+
+    def well(self) -> None:
+        """To be told when all that is on the cluster is followed again."""
+        self._standing.well()
 
     def server(self) -> str:
         """Where the cluster is, for messages."""
@@ -226,25 +234,23 @@ class Client:
             KeyError,
             yaml.YAMLError,
         ) as error:
-            raise exceptions.ClusterAway(f"{self._source()}: {_line(error)}") from error
+            raise self._unreachable(_line(error)) from error
         if not made.host.startswith("https://"):
-            raise exceptions.ClusterAway(f"{self._source()}: {made.host} is not an https address.")
+            raise self._unreachable(f"{made.host} is not an https address")
         if not made.verify_ssl:
-            raise exceptions.ClusterAway(
-                f"{self._source()}: insecure-skip-tls-verify is set, and Qinling talks to no "
-                "cluster without checking its certificate; give certificate-authority instead."
+            raise self._unreachable(
+                "insecure-skip-tls-verify is set, and Qinling talks to no cluster without "
+                "checking its certificate; give certificate-authority instead"
             )
         if not _TOKEN.fullmatch(made.api_key.get("BearerToken") or ""):
             # Not the error that sending it would raise: that one quotes it.
-            raise exceptions.ClusterAway(
-                f"{self._source()}: the token has characters that no token has, as line breaks."
-            )
+            raise self._unreachable("the token has characters that no token has, as line breaks")
         made.connection_pool_maxsize = self._connections
         made.keep_alive = True
         try:
             api = library.ApiClient(made)
         except (OSError, ValueError) as error:
-            raise exceptions.ClusterAway(f"{self._source()}: {_line(error)}") from error
+            raise self._unreachable(_line(error)) from error
         kept = api.rest_client.pool_manager.connection_pool_kw
         kept.update(ssl_context=context, ca_certs=None)
         return _Access(api, files, keys)
@@ -271,14 +277,21 @@ class Client:
             )
             return Keys(authority, certificate, key)
         library_config.load_incluster_config(made)
-        return Keys(files.read(made.ssl_ca_cert))
+        mounted = Path(made.ssl_ca_cert)
+        if files.read(mounted.with_name("namespace")).decode().strip() == options.namespace:
+            raise ValueError(
+                f"namespace {options.namespace} is for workers, and its NetworkPolicy would cut "
+                "Qinling itself off; run it in another one (etc/kubernetes/engine-in-cluster.yaml)"
+            )
+        return Keys(files.read(mounted))
 
-    def _source(self) -> str:
-        """Where it stands where the cluster is."""
+    def _unreachable(self, why: str) -> exceptions.ClusterAway:
+        """What says where the cluster is, and who Qinling is there, is of no use."""
         options = self._options
+        source = "url" if options.url else "service account of this pod"
         if options.kubeconfig:
-            return f"[kubernetes] kubeconfig {options.kubeconfig}"
-        return "[kubernetes] url" if options.url else "[kubernetes] service account of this pod"
+            source = f"kubeconfig {options.kubeconfig}"
+        return self.away(f"The way to the cluster is not known: [kubernetes] {source}: {why}")
 
 
 class Watch:
@@ -299,9 +312,12 @@ class Watch:
             for piece in self._answer.stream(65536):
                 *lines, left = (left + piece).split(b"\n")
                 for line in lines:
-                    yield _event(line)
+                    event = _event(line)
+                    if event is None:
+                        raise self._client.away(f"A watch brought what is no event: {self._path}")
+                    yield event
         if left:
-            raise exceptions.ClusterAway(f"The watch of {self._path} was cut within an event.")
+            raise self._client.away(f"A watch was cut within an event: {self._path}")
 
     def close(self) -> None:
         with contextlib.suppress(Exception):
@@ -333,14 +349,12 @@ def _context(keys: Keys) -> ssl.SSLContext:
     return context
 
 
-def _event(line: bytes) -> Object:
-    try:
+def _event(line: bytes) -> Object | None:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         event = json.loads(line)
         if isinstance(event["object"], dict) and isinstance(event["type"], str):
             return dict(event)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise exceptions.ClusterAway("A watch brought what is no event.")
+    return None
 
 
 def _message(content: bytes) -> str:

@@ -149,6 +149,14 @@ class KubernetesOrchestrator:
 
     def remove(self, pool_id: str, revision: int | None) -> bool:
         self._check_followed(pool_id)
+        try:
+            return self._remove(pool_id, revision)
+        except exceptions.ClusterRefusal as error:
+            raise exceptions.ClusterRefusal(
+                f"the cluster refuses to remove the pool ({error.status}): {error}", error.status
+            ) from error
+
+    def _remove(self, pool_id: str, revision: int | None) -> bool:
         # What is not seen may only not be seen yet.
         found = self._find(pool_id) or self._look(pool_id)
         if revision is not None:
@@ -236,6 +244,7 @@ class KubernetesOrchestrator:
     def _synced(self) -> None:
         if any(watcher.trouble is not None for watcher in self._watchers):
             return
+        self._client.well()
         self._guarded_until = float("-inf")
         self._followed_since = time.time()
         with self._waiting_lock:

@@ -94,8 +94,6 @@ class Watcher:
                 continue
             # A watch that is cut once, or forgotten, is no trouble yet.
             if self._failures or self._trouble is not None:
-                if trouble != str(self._trouble):
-                    LOG.warning("%s", trouble)
                 self._trouble = exceptions.ClusterAway(trouble)
             bound = min(_BACKOFF * 2.0 ** min(self._failures, 20), _MAX_BACKOFF)
             pause = random.uniform(bound / 2, bound)  # nosec B311
@@ -111,8 +109,9 @@ class Watcher:
         except exceptions.ClusterRefusal as error:
             self._version = None
             if error.status == _GONE:
-                return f"What happened to {self._path} meanwhile is forgotten; it is listed anew."
-            return f"{self._path} cannot be watched ({error.status}): {error}"
+                return f"What happened meanwhile is forgotten, and is listed anew: {self._path}"
+            said = f"The cluster cannot be watched ({error.status}): {self._path}: {error}"
+            return str(self._client.away(said))
         except exceptions.ClusterAway as error:
             self._asked_for = min(error.retry_after or 0, _MAX_BACKOFF)
             if error.status == _TIMEOUT or (error.status and self._failures >= _PATIENCE):
@@ -123,7 +122,7 @@ class Watcher:
             LOG.exception("The watch of %s begins anew", self._path)
             self._version = None
             # Not its text, which may quote anything.
-            return f"{self._path} cannot be watched: {type(error).__name__}, told in the log"
+            return f"The cluster cannot be watched: {self._path}: {type(error).__name__}"
         return None
 
     def _list(self) -> None:
@@ -172,7 +171,7 @@ class Watcher:
             if lasted >= seconds - 1:
                 self._version = None
             elif lasted < _SHORT and not brought and not self._stopping.is_set():
-                raise exceptions.ClusterAway(f"The watch of {self._path} ended at once.")
+                raise self._client.away(f"A watch ended at once: {self._path}")
 
     def _take(self, kind: str, item: Object) -> None:
         if kind == "ERROR":

@@ -151,7 +151,8 @@ def start(
         os.close(lifeline)
         _remove(folder, uid)
         raise exceptions.OrchestratorError(
-            f"cannot run {command[0]}: {getattr(error, 'strerror', None) or error}"
+            f"the command of its image cannot be run: {command[0]}: "
+            f"{getattr(error, 'strerror', None) or error}"
         ) from error
     finally:
         os.close(receiving)
@@ -233,7 +234,9 @@ def _words(command: Sequence[str], guarded: str | None) -> list[str]:
     """
     program = shutil.which(command[0])
     if program is None:
-        raise exceptions.OrchestratorError(f"cannot run {command[0]}: no such program")
+        raise exceptions.OrchestratorError(
+            f"the command of its image cannot be run: {command[0]}: no such program"
+        )
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = _NOFILE if most == resource.RLIM_INFINITY else min(_NOFILE, most)
     guard = () if guarded is None else (*_GUARD, guarded)

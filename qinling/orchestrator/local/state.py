@@ -142,7 +142,8 @@ class StateDir:
             return None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise exceptions.OrchestratorError(
-                f"{path} is damaged ({error}): end the workers that it names and delete it."
+                f"The state of the pool is damaged: {path} ({error}); end the workers that it "
+                "names and delete it."
             ) from error
 
     def save(self, pool: Pool) -> None:
@@ -235,5 +236,6 @@ def _told(verb: str, path: pathlib.Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise exceptions.OrchestratorError(
-            f"[local] state_dir: cannot {verb} {path}: {error.strerror}."
+            f"The host cannot {verb} the state of pools: [local] state_dir: {path}: "
+            f"{error.strerror}"
         ) from error

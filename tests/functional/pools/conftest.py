@@ -40,7 +40,7 @@ Object = dict[str, Any]
 class Site:
     """An installation and its namespace on a cluster.
 
-    :ivar image: an image of workers, and `other_image`, another one.
+    :ivar image: an image of workers.
     """
 
     def __init__(self, deployment: Deployment, cluster: Any, namespace: str) -> None:
@@ -49,7 +49,11 @@ class Site:
         self.cluster = cluster
         self.namespace = namespace
         self.image = getattr(cluster, "image", "python3")
-        self.other_image = getattr(cluster, "other_image", "python3:2")
+
+    @property
+    def other_image(self) -> str:
+        """Another image of workers."""
+        return str(getattr(self.cluster, "other_image", "python3:2"))
 
     def create(self, **body: Any) -> Object:
         """A runtime of `image`, unless the body says otherwise."""
@@ -138,6 +142,13 @@ def any_cluster(
         yield found
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on any cluster."""
+    for item in items:
+        if any(name.startswith("any_") for name in getattr(item, "fixturenames", ())):
+            item.add_marker("any_cluster")
+
+
 _numbers = itertools.count(1)
 
 
@@ -211,8 +222,7 @@ def installed(
 ) -> Iterator[Site]:
     """An installation of the kind that the fixture asks for."""
     namespace, kubeconfig = prepare(cluster)
-    more = {} if isinstance(cluster, Cluster) else {"kubernetes": {"progress_deadline": "120"}}
-    chosen = options(namespace, kubeconfig, more)
+    chosen = options(namespace, kubeconfig, _patience(cluster))
     found: Deployment
     if request.param == "standalone":
         found = Standalone(root, chosen)
@@ -228,14 +238,38 @@ def installed(
         yield Site(found, cluster, namespace)
 
 
+def _patience(cluster: Cluster | RealCluster) -> Options:
+    """What others' clusters need, whose images are pulled and whose seconds are whole ones."""
+    return {} if isinstance(cluster, Cluster) else {"kubernetes": {"progress_deadline": "60"}}
+
+
 @pytest.fixture
 def make_site(tmp_path: Path, cluster: Cluster) -> Iterator[Callable[..., Site]]:
     """Makes installations in one process for one test alone, with options of its own."""
+    with _making(tmp_path, cluster) as make:
+        yield make
+
+
+@pytest.fixture
+def make_any_site(
+    tmp_path: Path, any_cluster: Cluster | RealCluster
+) -> Iterator[Callable[..., Site]]:
+    """The same on whatever cluster there is."""
+    with _making(tmp_path, any_cluster) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def _making(root: Path, cluster: Cluster | RealCluster) -> Iterator[Callable[..., Site]]:
     made: list[Standalone] = []
 
-    def make(on: Cluster = cluster, start: bool = True, **groups: Mapping[str, str]) -> Site:
+    def make(
+        on: Cluster | RealCluster = cluster, start: bool = True, **groups: Mapping[str, str]
+    ) -> Site:
         namespace, kubeconfig = prepare(on)
-        found = Standalone(tmp_path / namespace, options(namespace, kubeconfig, groups))
+        groups = {"kubernetes": {}} | groups
+        groups["kubernetes"] = _patience(on).get("kubernetes", {}) | groups["kubernetes"]
+        found = Standalone(root / namespace, options(namespace, kubeconfig, groups))
         made.append(found)
         if start:
             found.start()

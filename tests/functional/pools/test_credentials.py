@@ -1,6 +1,7 @@
 """How Qinling proves who it is: certificates and plugins, renewed, hanging and failing."""
 
 import base64
+import contextlib
 import json
 import shutil
 import sys
@@ -8,14 +9,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config
 
 from qinling import exceptions
+from qinling.orchestrator.base import PoolSpec
 from qinling.orchestrator.kubernetes.client import Client
+from qinling.orchestrator.kubernetes.pool import KubernetesOrchestrator
 from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.process import find_processes, wait_until
+from tests.functional.pools.conftest import ETC, prepare
 from tests.unit.config import options
 
 Object = dict[str, Any]
@@ -104,10 +110,68 @@ def test_a_certificate_of_another_key_is_told_until_the_right_one_is_there(
         client_cert_file=certificate,
         client_key_file=key,
     )
-    with pytest.raises(exceptions.ClusterAway, match=r"^\[kubernetes\] url: the client certific"):
+    with pytest.raises(exceptions.ClusterAway, match=r" \[kubernetes\] url: the client certific"):
         client.get("/version")
     write_pair(cluster, "another", certificate, key)
     assert ask(client, cluster) == "another"
+
+
+@pytest.fixture
+def mounted(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a pod of the control plane finds: where the cluster is, and its service account."""
+    monkeypatch.setenv(incluster_config.SERVICE_HOST_ENV_NAME, "127.0.0.1")
+    monkeypatch.setenv(incluster_config.SERVICE_PORT_ENV_NAME, str(cluster.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    shutil.copy(cluster.authority, tmp_path / "ca.crt")
+    (tmp_path / "namespace").write_text("openstack")
+    return tmp_path
+
+
+def test_an_engine_in_the_cluster_keeps_pools_with_the_account_of_its_pod(
+    cluster: Cluster, mounted: Path
+) -> None:
+    namespace, _ = prepare(cluster)
+    account, binding = yaml.safe_load_all((ETC / "engine-in-cluster.yaml").read_text())
+    cluster.namespace(account["metadata"]["namespace"])
+    cluster.apply(account)
+    binding["metadata"]["namespace"] = namespace
+    cluster.apply(binding)
+    name, home = account["metadata"]["name"], account["metadata"]["namespace"]
+    first = cluster.service_account_token(name, home)
+    (mounted / "token").write_text(first)
+    conf = options()
+    conf.set_override("namespace", namespace, "kubernetes")
+    driver = KubernetesOrchestrator(conf)
+    driver.start(lambda _: None)
+    try:
+        spec = PoolSpec(str(uuid4()), "python3", 1, True, 1)
+        wait_until(lambda: _is_ready(driver, spec), 30, "the pool")
+        # The kubelet renews it in its time.
+        cluster.revoke(first)
+        (mounted / "token").write_text(cluster.service_account_token(name, home))
+        wait_until(lambda: _is_gone(driver, spec), 30, "its removal")
+    finally:
+        driver.stop()
+
+
+def _is_ready(driver: KubernetesOrchestrator, spec: PoolSpec) -> bool:
+    with contextlib.suppress(exceptions.PoolBusy, exceptions.ClusterAway):
+        return driver.apply(spec).ready
+    return False
+
+
+def _is_gone(driver: KubernetesOrchestrator, spec: PoolSpec) -> bool:
+    with contextlib.suppress(exceptions.PoolBusy, exceptions.ClusterAway):
+        return driver.remove(spec.id, 1)
+    return False
+
+
+def test_an_engine_does_not_run_among_the_workers(cluster: Cluster, mounted: Path) -> None:
+    (mounted / "token").write_text(cluster.token())
+    (mounted / "namespace").write_text("qinling\n")
+    with pytest.raises(exceptions.ClusterAway, match="namespace qinling is for workers"):
+        make_client().get("/version")
 
 
 @pytest.fixture
@@ -188,7 +252,7 @@ def test_a_plugin_that_hangs_is_ended_with_all_that_it_started_and_told(
     sleep = f"import subprocess; subprocess.run(['/bin/sh', '-c', 'sleep 600; : {tmp_path}'])"
     with pytest.raises(exceptions.ClusterAway, match=r"python\S* did not end within 1 s$") as told:
         with_plugin(sleep).get("/version")
-    assert str(told.value).startswith("[kubernetes] kubeconfig ")
+    assert ": [kubernetes] kubeconfig " in str(told.value)
     wait_until(lambda: find_processes(str(tmp_path)) == [], 10, "nothing of it left")
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from qinling import exceptions
 from qinling.orchestrator.kubernetes import names
+from qinling.orchestrator.kubernetes.client import Client
 from tests.fixtures.deployment import Distributed, running
 from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.process import Process, free_port, wait_until
 from tests.fixtures.rabbitmq import RabbitMQ
 from tests.functional.pools.conftest import CLOCK, IMAGES, Site, options, prepare
+from tests.unit import config
 
 ENGINE = "qinling-engine"
 
@@ -172,6 +175,12 @@ def test_a_cluster_that_is_away_is_told_and_all_goes_on_when_it_is_back(
     site.wait_whole(stays["id"], timeout=60)
     site.client.wait_gone(gone["id"], timeout=60)
     wait_until(lambda: site.client.show(new["id"])["status_reason"] is None, 60, "the reason gone")
+    log = (site.deployment.root / "standalone.log").read_text()
+    told = [line for line in log.splitlines() if " WARNING " in line or " ERROR " in line]
+    # Once, and not for each pool.
+    assert sum("The cluster does not answer" in line for line in told) == 1
+    assert len(told) <= 3
+    assert log.count("The cluster is followed again") == 1
     for one in (runtime, new, stays):
         site.delete(one["id"])
 
@@ -363,6 +372,18 @@ def _conflicts(site: Site) -> int:
         for call in site.cluster.calls
         if call.namespace == site.namespace and call.verb == "patch" and call.status == 409
     )
+
+
+def test_a_server_that_asks_for_a_pause_gets_it_from_all(broken: Cluster) -> None:
+    conf = config.options()
+    conf.set_override("kubeconfig", str(broken.kubeconfig("hurried")), "kubernetes")
+    client = Client(conf, connections=2)
+    broken.answer(429, path="/version", user="hurried", retry_after=20)
+    for path in ("/version", "/version", "/api/v1/namespaces/default/pods"):
+        with pytest.raises(exceptions.ClusterAway) as told:
+            client.get(path)
+        assert 1 <= (told.value.retry_after or 0) <= 20
+    assert [call.path for call in broken.calls if call.user == "hurried"] == ["/version"]
 
 
 # Where the cluster is

@@ -9,14 +9,15 @@ from qinling.orchestrator.base import PoolSpec
 from qinling.orchestrator.kubernetes import names
 from qinling.orchestrator.kubernetes.pool import KubernetesOrchestrator
 from tests.fixtures.kubernetes import Cluster
+from tests.fixtures.kubernetes.real import RealCluster
 from tests.fixtures.process import wait_until
 from tests.functional.pools.conftest import Object, prepare
 from tests.unit import config
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> tuple[str, str]:
-    found, kubeconfig = prepare(cluster)
+def namespace(any_cluster: Cluster | RealCluster) -> tuple[str, str]:
+    found, kubeconfig = prepare(any_cluster)
     return found, str(kubeconfig)
 
 
@@ -34,11 +35,15 @@ def driver(namespace: tuple[str, str]) -> Iterator[KubernetesOrchestrator]:
 
 @pytest.mark.parametrize("how", ["Foreground", "Background", "Orphan"])
 def test_claimed_workers_go_with_their_pool_however_its_deployment_was_deleted(
-    cluster: Cluster, driver: KubernetesOrchestrator, namespace: tuple[str, str], how: str
+    any_cluster: Cluster | RealCluster,
+    driver: KubernetesOrchestrator,
+    namespace: tuple[str, str],
+    how: str,
 ) -> None:
     inside, _ = namespace
-    spec = PoolSpec(str(uuid4()), "python3", 2, True, 1)
-    wait_until(lambda: driver.apply(spec).ready, 30, "the pool")
+    cluster = any_cluster
+    spec = PoolSpec(str(uuid4()), getattr(cluster, "image", "python3"), 2, True, 1)
+    wait_until(lambda: driver.apply(spec).ready, 60, "the pool")
     found = [wait_until(lambda: driver.claim(spec.id), 30, "a worker") for _ in range(3)]
     assert driver.claimed(spec.id) == {worker.id: True for worker in found if worker is not None}
     if how != "Foreground":
@@ -51,9 +56,12 @@ def test_claimed_workers_go_with_their_pool_however_its_deployment_was_deleted(
 
 
 def test_a_replica_set_that_lost_its_deployment_before_it_had_a_worker_is_removed(
-    cluster: Cluster, driver: KubernetesOrchestrator, namespace: tuple[str, str]
+    any_cluster: Cluster | RealCluster,
+    driver: KubernetesOrchestrator,
+    namespace: tuple[str, str],
 ) -> None:
     inside, _ = namespace
+    cluster = any_cluster
     quota = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
     cluster.client.create("resourcequotas", quota, inside)
     spec = PoolSpec(str(uuid4()), "python3", 2, True, 1)

@@ -2,12 +2,18 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from qinling.orchestrator.kubernetes import names
+from qinling.orchestrator.kubernetes.client import Client
 from tests.fixtures.kubernetes import Cluster
+from tests.fixtures.kubernetes.real import IMAGE, KUBECONFIG, RealCluster
 from tests.fixtures.process import wait_until
-from tests.functional.pools.conftest import Object, Site
+from tests.functional.pools.conftest import Object, Site, prepare
+from tests.unit import config
 
 
 def test_a_runtime_becomes_available_with_a_warm_pool_and_is_deleted_with_it(
@@ -206,6 +212,26 @@ def test_a_pool_without_a_row_is_removed_and_nothing_is_touched_that_is_not_qinl
     any_site.wait_whole(runtime["id"])
     hands.delete("deployments", "somebody-elses", any_site.namespace)
     any_site.delete(runtime["id"])
+
+
+def test_a_cluster_that_the_environment_names_is_prepared_and_left_as_it_was(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KUBECONFIG, str(cluster.kubeconfig()))
+    monkeypatch.setenv(IMAGE, "python3")
+    with RealCluster(tmp_path) as found:
+        namespace, kubeconfig = prepare(found)
+        conf = config.options()
+        conf.set_override("kubeconfig", str(kubeconfig), "kubernetes")
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        assert Client(conf, connections=1).get(path)["items"] == []
+    wait_until(
+        lambda: (
+            namespace not in [one["metadata"]["name"] for one in cluster.client.list("namespaces")]
+        ),
+        30,
+        "its namespace gone",
+    )
 
 
 def _copy(found: dict[str, Any], name: str, old: str, new: str) -> dict[str, Any]:

@@ -55,14 +55,15 @@ def _refusals(site: Site) -> int:
 
 
 def test_a_new_pool_over_its_quota_ends_in_error_and_heals(
-    cluster: Cluster, make_site: Callable[..., Site]
+    make_any_site: Callable[..., Site],
 ) -> None:
-    site = make_site()
+    site = make_any_site()
+    cluster = site.cluster
     cluster.client.create(
         "resourcequotas", QUOTA | {"spec": {"hard": {"pods": "1"}}}, site.namespace
     )
-    runtime = site.client.create()
-    shown = site.client.wait_for(runtime["id"], "error")
+    runtime = site.create()
+    shown = site.client.wait_for(runtime["id"], "error", timeout=300)
     assert "the quota of the namespace is used up" in shown["status_reason"]
     cluster.client.delete("resourcequotas", "pods", site.namespace)
     shown = site.client.wait_for(runtime["id"], "available")
@@ -96,10 +97,10 @@ def _writes(site: Site) -> int:
 
 
 def test_an_untrusted_runtime_without_a_runtime_class_ends_in_error_at_once(
-    make_site: Callable[..., Site],
+    make_any_site: Callable[..., Site],
 ) -> None:
-    site = make_site()
-    runtime = site.client.create(trusted=False)
+    site = make_any_site()
+    runtime = site.create(trusted=False)
     shown = site.client.wait_for(runtime["id"], "error", timeout=30)
     assert "untrusted_runtime_class" in shown["status_reason"]
     assert site.deployments() == []
@@ -143,8 +144,10 @@ def test_a_crash_loop_is_told_with_its_code_and_the_end_of_its_log_at_once(
     assert shown["status"] == "creating"
 
 
-def test_an_image_that_cannot_be_pulled_is_told_at_once(make_site: Callable[..., Site]) -> None:
-    site = make_site(kubernetes={"progress_deadline": "600"})
+def test_an_image_that_cannot_be_pulled_is_told_at_once(
+    make_any_site: Callable[..., Site],
+) -> None:
+    site = make_any_site(kubernetes={"progress_deadline": "600"})
     runtime = site.client.create(image="nowhere/to/be:found")
     shown = site.wait_reason(
         runtime["id"], "image nowhere/to/be:found cannot be pulled", timeout=30
@@ -226,9 +229,10 @@ def _role(site: Site) -> Object:
 
 
 def test_a_missing_permission_is_named_with_its_verb_and_heals(
-    cluster: Cluster, make_site: Callable[..., Site]
+    make_any_site: Callable[..., Site],
 ) -> None:
-    site = make_site(start=False)
+    site = make_any_site(start=False)
+    cluster = site.cluster
     role = _role(site)
     less = {
         **role,
@@ -236,7 +240,7 @@ def test_a_missing_permission_is_named_with_its_verb_and_heals(
     }
     cluster.client.apply(less)
     site.deployment.start()
-    runtime = site.client.create()
+    runtime = site.create()
     shown = site.wait_reason(
         runtime["id"], "403", 'cannot list resource "deployments"', "qinling-engine"
     )

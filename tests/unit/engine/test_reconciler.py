@@ -394,7 +394,7 @@ def test_a_pool_that_stays_busy_is_told_and_asked_less_often(
     assert "held by somebody who hangs" in caplog.text
 
 
-@pytest.mark.parametrize(("asked", "told"), [(7, "again in 7.0 s"), (9999, "again in 60.0 s")])
+@pytest.mark.parametrize(("asked", "told"), [(7, "again in 7."), (9999, "again in 60.")])
 def test_who_asks_to_be_left_alone_for_a_while_is(
     make: Callable[[int], Reconciler],
     work: Work,
@@ -403,6 +403,7 @@ def test_who_asks_to_be_left_alone_for_a_while_is(
     asked: int,
     told: str,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     reconciler = make(1)
 
     def refuse() -> float | None:
@@ -413,6 +414,8 @@ def test_who_asks_to_be_left_alone_for_a_while_is(
     reconciler.start()
     wait_until(lambda: told in caplog.text, DEADLINE, "the pause told")
     assert work.looks == ["a"]
+    # Whoever raised it has told of it once, and not for each key.
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
 def test_what_nobody_expected_is_logged_with_its_traceback_and_ends_no_thread(

@@ -85,7 +85,7 @@ APPLIED = {
             "previous_image": None,
             "revision": 6,
             "settled": False,
-            "status_reason": "image new did not come up and was rolled back: no such image",
+            "status_reason": "image new did not come up and was rolled back, as no such image",
             "pool_reason": None,
         },
         0.0,

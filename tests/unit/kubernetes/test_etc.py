@@ -39,6 +39,18 @@ def test_the_role_grants_what_the_driver_says_that_it_needs_and_no_more() -> Non
     assert granted == needed
 
 
+def test_an_engine_in_the_cluster_is_where_workers_may_be_called_from(
+    conf: cfg.ConfigOpts,
+) -> None:
+    (role,) = (one for one in documents("rbac.yaml") if one["kind"] == "Role")
+    account, binding = documents("engine-in-cluster.yaml")
+    (subject,) = binding["subjects"]
+    assert account["metadata"] == {key: subject[key] for key in ("name", "namespace")}
+    assert account["metadata"]["namespace"] == conf.kubernetes.control_plane_namespace
+    assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+
 def test_the_namespace_admits_only_restricted_pods() -> None:
     (namespace,) = documents("namespace.yaml")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"

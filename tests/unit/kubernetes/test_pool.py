@@ -87,6 +87,9 @@ class Api:
         self._note("text", path)
         return "starting\nout of luck\n"
 
+    def well(self) -> None:
+        """Nothing was told of."""
+
     def server(self) -> str:
         return "the cluster"
 

@@ -93,7 +93,9 @@ def test_a_program_that_is_not_there_fails_at_once_and_is_looked_for_again(make:
     orchestrator, wanted = make(), spec("missing")
     seen = orchestrator.apply(wanted)
     assert seen.failed
-    assert seen.reason == "cannot run /nonexistent/server: no such program"
+    assert seen.reason == (
+        "the command of its image cannot be run: /nonexistent/server: no such program"
+    )
     assert seen.retry_in is not None
 
 

@@ -215,7 +215,7 @@ def test_a_program_that_cannot_be_run_is_named_and_leaves_nothing(
     (tmp_path / "not-executable").touch(mode=0o644)
     command = command.format(here=tmp_path)
     before = count_files()
-    with pytest.raises(exceptions.OrchestratorError, match=f"cannot run {command}: "):
+    with pytest.raises(exceptions.OrchestratorError, match=f"cannot be run: {command}: "):
         start((command,))
     # Other tests' servers may have files of their own open, for a moment.
     wait_until(lambda: count_files() == before, 20, "no file left open")
@@ -223,7 +223,7 @@ def test_a_program_that_cannot_be_run_is_named_and_leaves_nothing(
 
 def test_each_worker_has_a_user_id_of_its_own_where_that_can_be_given(start: Start) -> None:
     if os.geteuid() != 0:
-        with pytest.raises(exceptions.OrchestratorError, match="cannot run"):
+        with pytest.raises(exceptions.OrchestratorError, match="cannot be run"):
             start(SLEEPER, USERS)
         return
     one, other = start(SLEEPER, USERS), start(SLEEPER, USERS)

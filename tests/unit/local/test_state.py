@@ -114,7 +114,7 @@ def test_a_save_that_fails_leaves_what_was_there_and_no_draft(
     monkeypatch.setattr(module.os, "fsync", full)
     with pytest.raises(exceptions.OrchestratorError) as caught:
         state.save(pool(revision=2))
-    assert "[local] state_dir: cannot write" in str(caught.value)
+    assert "cannot write the state of pools: [local] state_dir: " in str(caught.value)
     assert "No space left on device" in str(caught.value)
     assert state.load(ID) == pool(revision=1)
     assert files(state) == {f"{ID}.json"}

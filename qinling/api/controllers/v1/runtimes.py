@@ -50,7 +50,7 @@ class RuntimesController(routing.Resource):
             values | {"id": str(uuid.uuid4()), "project_id": caller.project_id},
         )
         self._engine.create_runtime(caller, row.id)
-        return types.Runtime.from_row(row)
+        return _shown(caller, row)
 
     @routing.takes_query
     @expose(types.Runtimes)
@@ -60,12 +60,13 @@ class RuntimesController(routing.Resource):
         asked = query.Query(pecan.request, FIELDS, self._conf)
         project_id = asked.project(caller, policies.LIST_ALL)
         page = self._db.read(runtimes.page, asked.listing, project_id)
-        answer = types.Runtimes(runtimes=[types.Runtime.from_row(row) for row in page.rows])
+        answer = types.Runtimes(runtimes=[_shown(caller, row) for row in page.rows])
         return asked.answer(answer, page)
 
     @expose(types.Runtime, Uuid())
     def show(self, runtime_id: str) -> types.Runtime:
-        return types.Runtime.from_row(self._visible(caller_of(pecan.request), runtime_id))
+        caller = caller_of(pecan.request)
+        return _shown(caller, self._visible(caller, runtime_id))
 
     @expose(types.Pool, Uuid())
     def show_pool(self, runtime_id: str) -> types.Pool:
@@ -85,11 +86,11 @@ class RuntimesController(routing.Resource):
                 words = {name: values[name] for name in runtimes.DESCRIPTIVE if name in values}
                 if words:
                     self._db.write(runtimes.describe, runtime_id, words)
-                return self._answer(runtime_id)
+                return self._answer(caller, runtime_id)
             self._check_unclaimed(runtime)
             if self._db.write(runtimes.upgrade, runtime, values):
                 self._engine.update_runtime(caller, runtime_id)
-                return self._answer(runtime_id)
+                return self._answer(caller, runtime_id)
             runtime = self._db.read(runtimes.get, runtime_id)
         raise exceptions.Conflict(f"Runtime {runtime_id} is being changed by others; try again.")
 
@@ -107,8 +108,8 @@ class RuntimesController(routing.Resource):
             runtime = self._db.read(runtimes.get, runtime_id)
         raise exceptions.Conflict(f"Runtime {runtime_id} is being changed by others; try again.")
 
-    def _answer(self, runtime_id: str) -> types.Runtime:
-        return types.Runtime.from_row(self._db.read(runtimes.get, runtime_id))
+    def _answer(self, caller: context.RequestContext, runtime_id: str) -> types.Runtime:
+        return _shown(caller, self._db.read(runtimes.get, runtime_id))
 
     def _check_unclaimed(self, runtime: runtimes.Runtime) -> None:
         """:raises Forbidden: functions have workers of the image that is to be changed."""
@@ -127,6 +128,12 @@ class RuntimesController(routing.Resource):
         if not visible and not caller.may(policies.SHOW_ALL):
             raise exceptions.NotFound.of("Runtime", runtime_id)
         return runtime
+
+
+def _shown(caller: context.RequestContext, row: runtimes.Runtime) -> types.Runtime:
+    """A runtime as this caller may see it: what is wrong with its pool in whole, or the cause."""
+    details = row.reason is None or caller.may(policies.SHOW_POOL, _target(row))
+    return types.Runtime.from_row(row, details=details)
 
 
 def _target(runtime: runtimes.Runtime) -> dict[str, Any]:
