@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
 from qinling.db.services import LEASE
-from tests.chaos.history import Aftermath, Call, Execution, Harm, History, time
+from tests.chaos.history import Aftermath, Execution, Harm, History, time
 
 #: Statuses of answers that a client has to live with: try again later.
 LATER = {429, 503}
@@ -193,6 +193,3 @@ def summary(history: History, found: Aftermath) -> str:
 
 def _counted(found: "Counter[str]") -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(found.items()))
-
-
-__all__ = ["RULES", "Call", "check", "key_of", "output_of", "summary"]
