@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,14 +16,14 @@ USER = Path(__file__).parents[2] / "doc" / "source" / "user"
 #: Where the tutorial has its Qinling, and what is there before it begins.
 URL = "http://127.0.0.1:7070"
 DONE_BEFORE = "pip install "
-_BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n\n((?: {3}.*\n|\n)+)", re.MULTILINE)
+_BLOCK = re.compile(r"^( *)\.\. code-block:: (\w+)\n\n((?:\1 {3}.*\n|\n)+)", re.MULTILINE)
 _MARK = "--- the next command ---"
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
     """Kind and text of each block of code."""
-    for kind, text in _BLOCK.findall(page.read_text()):
-        yield kind, re.sub("^ {3}", "", text, flags=re.MULTILINE).strip("\n")
+    for _, kind, text in _BLOCK.findall(page.read_text()):
+        yield kind, textwrap.dedent(text).strip("\n")
 
 
 def steps(page: Path) -> Iterator[tuple[str, str]]:
