@@ -109,10 +109,16 @@ def nothing_failed_but_what_lost_its_worker_or_its_owner(
     history: History, found: Aftermath
 ) -> Iterator[str]:
     killed = {harm.name for harm in history.harms if harm.kind == "worker" and not harm.seconds}
+    ran = {run.key for run in found.runs}
     for row in found.rows:
         if row["status"] == "success" or found.workers.get(row["id"]) in killed:
             continue
-        if not any(_took_its_owner(harm, row) for harm in history.harms):
+        harms = [harm for harm in history.harms if _took_its_owner(harm, row)]
+        if key_of(row) in ran:
+            # Another process asks its worker how it ended, unless that has gone, too; but one that
+            # was only asleep may send it when nobody counts on that any more.
+            harms = [harm for harm in harms if harm.kind == "all" or harm.seconds]
+        if not harms:
             yield f"execution {row['id']} is {row['status']} for no reason: {output_of(row)}"
 
 
