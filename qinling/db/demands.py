@@ -1,6 +1,5 @@
 """Queries on demands: how many workers each version of a function should have."""
 
-import contextlib
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,16 +41,7 @@ def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: 
 
     Who wants no more than are wanted already does not have them: they are looked at again.
     """
-    key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
-    raised = connection.execute(
-        sa.update(Table)
-        .where(key, Table.c.wanted < wanted)
-        .values(wanted=wanted, raised_at=timeutils.utcnow(), settled=False)
-    )
-    if raised.rowcount:
-        return
-    asked = connection.execute(sa.update(Table).where(key).values(settled=False))
-    if asked.rowcount:
+    if _raise(connection, function_id, version, wanted):
         return
     new = {
         "function_id": function_id,
@@ -59,9 +49,26 @@ def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: 
         "settled": False,
         "raised_at": timeutils.utcnow(),
     }
-    # Of two first askers the second finds the row of the first.
-    with contextlib.suppress(db_exc.DBDuplicateEntry), connection.begin_nested():
+    try:
+        # In no savepoint: a deadlock takes it away, and what it is about would not be known.
         connection.execute(sa.insert(Table).values(**new, wanted=wanted))
+    except db_exc.DBDuplicateEntry:
+        # Of two first askers the second finds the row of the first.
+        _raise(connection, function_id, version, wanted)
+
+
+def _raise(connection: sa.Connection, function_id: str, version: int, wanted: int) -> bool:
+    """Whether there is a row, in which as many are wanted now."""
+    key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
+    raised = connection.execute(
+        sa.update(Table)
+        .where(key, Table.c.wanted < wanted)
+        .values(wanted=wanted, raised_at=timeutils.utcnow(), settled=False)
+    )
+    return bool(
+        raised.rowcount
+        or connection.execute(sa.update(Table).where(key).values(settled=False)).rowcount
+    )
 
 
 def change(connection: sa.Connection, function_id: str, version: int, more: int, most: int) -> bool:

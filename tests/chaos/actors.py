@@ -24,7 +24,7 @@ from tests.fixtures.worker import signal_worker
 #: Seconds that an answer may take: a worker is waited for, and an API may be asleep.
 PATIENCE = 120.0
 #: Seconds that a function sleeps, now and then.
-_NAPS = (0.0, 0.0, 0.0, 0.05, 0.3, 1.0)
+_NAPS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.05, 0.3, 1.0)
 #: Seconds after an answer that did not come, or said to try again.
 _PAUSE = 0.1
 

@@ -45,6 +45,10 @@ class Site:
             engine.dispose()
 
 
+#: What makes an installation on services that run.
+Make = Callable[[Path, MariaDB, RabbitMQ], contextlib.AbstractContextManager[Site]]
+
+
 @contextlib.contextmanager
 def standalone(root: Path) -> Iterator[Site]:
     """All in one process, with SQLite; its workers end with it."""

@@ -1,8 +1,7 @@
 """The client that operators have: every ``openstack runtime …`` command of python-qinlingclient.
 
-A command takes two seconds, so each test walks through many of them. What the client does is its
-own affair and is told here where it surprises: it looks up no runtime by its name, and sends no
-filter of ``runtime list``.
+Each test walks through many of them. What the client does is its own affair and is told here where
+it surprises: it looks up no runtime by its name, and sends no filter of ``runtime list``.
 """
 
 import importlib.metadata
@@ -26,8 +25,8 @@ COLUMNS = {
 }
 
 
-def runtime_commands() -> set[str]:
-    """The commands on runtimes that the client has, as its package lists them."""
+def commands(prefix: str) -> set[str]:
+    """The commands that the client has and that begin so, as its package lists them."""
     lib = venv_program(".venv-client", "openstack").parents[1] / "lib"
     packages = importlib.metadata.distributions(
         name="python-qinlingclient", path=[str(path) for path in lib.glob("python*/site-packages")]
@@ -38,7 +37,7 @@ def runtime_commands() -> set[str]:
         for entry in package.entry_points
         if entry.group == "openstack.function_engine.v1"
     }
-    return {name for name in names if name.startswith("runtime ")}
+    return {name for name in names if name.startswith(prefix)}
 
 
 class Walk:
@@ -67,7 +66,7 @@ class Walk:
 
     def assert_complete(self) -> None:
         """The client has no command that was not run."""
-        assert self._commands == runtime_commands()
+        assert self._commands == commands("runtime ")
 
 
 def _walk_as_operator(client: OpenStackClient, rest: Client) -> None:
