@@ -28,7 +28,8 @@ from tests.bench.site import Site
 FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "get": calls.show,
     "post": calls.create,
-    "pages": pages.pages,
+    "pages": pages.pages_of_runtimes,
+    "executions": pages.pages_of_executions,
     "available": pools.available,
     "memory": pools.memory,
     "worker": worker.worker,
