@@ -19,6 +19,7 @@ from tests.bench import (
     report,
     resync,
     start,
+    uploads,
     worker,
 )
 from tests.bench.report import Figure
@@ -32,6 +33,7 @@ FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "executions": pages.pages_of_executions,
     "available": pools.available,
     "memory": pools.memory,
+    "uploads": uploads.uploads,
     "worker": worker.worker,
     "warm": executions.warm,
     "first": executions.first,
