@@ -15,11 +15,11 @@ from tests.bench import (
     kubernetes,
     load,
     pages,
+    peaks,
     pools,
     report,
     resync,
     start,
-    uploads,
     worker,
 )
 from tests.bench.report import Figure
@@ -33,7 +33,8 @@ FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "executions": pages.pages_of_executions,
     "available": pools.available,
     "memory": pools.memory,
-    "uploads": uploads.uploads,
+    "uploads": peaks.uploads,
+    "lists": peaks.listing,
     "worker": worker.worker,
     "warm": executions.warm,
     "first": executions.first,

@@ -1,20 +1,22 @@
-"""What uploads of large packages cost an API's memory: they go to the store as they come."""
+"""What the largest things that come and go cost an API's memory: it has no more than pieces."""
 
 import io
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.bench import report
 from tests.bench.report import Figure
+from tests.bench.rows import CALLER, Table
 from tests.bench.site import Site, say
-from tests.fixtures.deployment import Client, Deployment
+from tests.fixtures.deployment import Client, Deployment, Distributed
 
 _AT_ONCE = 8
 _SIZE = 50 * 1000**2
+_ROWS = 300
 _MB = 1_000_000
 
 
@@ -26,15 +28,55 @@ def uploads(site: Site) -> Iterator[Figure]:
     client.wait_for(runtime["id"], "available")
     package = _package()
     say("measuring memory during uploads")
+    note = f"{_AT_ONCE} of {_SIZE // _MB} MB at once"
+
+    def upload() -> None:
+        _upload(installation, runtime["id"], package)
+
+    yield _grown("uploads", note, installation, upload, 60)
+    client.delete(runtime["id"])
+    client.wait_gone(runtime["id"])
+
+
+def listing(site: Site) -> Iterator[Figure]:
+    """A list of executions with results of 1 MB each, read by eight at once.
+
+    On its way from the database to the client each is in memory about ten times.
+    """
+    installation = site.distributed()
+    table = Table(site.mariadb, installation.database, "executions")
+    table.fill(_ROWS, project_id=f"'{CALLER}'", size="1000000", result="REPEAT('x', 1000000)")
+
+    def read(_number: int) -> None:
+        answer = Client(installation.url).call("GET", "/v1/executions", stream=True)
+        size = sum(len(piece) for piece in answer.iter_content(65536))
+        assert size > _ROWS * _MB
+
+    def read_all() -> None:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(read, range(_AT_ONCE)))
+
+    say("measuring memory during lists")
+    note = f"{_AT_ONCE} lists of {_ROWS} executions of 1 MB at once"
+    yield _grown("lists", note, installation, read_all, 100)
+    table.clear()
+
+
+def _grown(
+    what: str,
+    note: str,
+    installation: Distributed,
+    work: Callable[[], object],
+    allowed: float,
+) -> Figure:
+    """The peak of the API's memory during some work, over what it has before."""
     before = _status(installation.api.pid, "VmRSS")
     # Of proc(5): the peak is counted anew.
     Path(f"/proc/{installation.api.pid}/clear_refs").write_text("5")
-    _upload(installation, runtime["id"], package)
+    work()
     grown = _status(installation.api.pid, "VmHWM") - before
-    note = f"{_AT_ONCE} of {_SIZE // _MB} MB at once; {before:.0f} MB before"
-    yield report.at_most("API's memory during uploads", [grown], 60, "MB", note=note)
-    client.delete(runtime["id"])
-    client.wait_gone(runtime["id"])
+    note = f"{note}; {before:.0f} MB before"
+    return report.at_most(f"API's memory during {what}", [grown], allowed, "MB", note=note)
 
 
 def _package() -> bytes:
