@@ -38,7 +38,7 @@ class Execution:
     result: str | None
     owner: str | None
     worker_id: str | None
-    idempotency_key: str | None
+    idempotency_key: str | None = None
 
 
 _NAMES = [entry.name for entry in fields(Execution)]
