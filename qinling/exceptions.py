@@ -65,6 +65,19 @@ class ExecutionTaken(QinlingError):
         super().__init__(f"Execution {execution_id} is no longer this process's.")
 
 
+class KeyTaken(Conflict):
+    """There is an execution with this Idempotency-Key: read it."""
+
+    def __init__(self) -> None:
+        super().__init__("Idempotency-Key: requests with it come and go; try again.")
+
+
+class StillRunning(Conflict):
+    """The first request with an Idempotency-Key has no answer yet."""
+
+    retry_after = 1
+
+
 class LengthRequired(QinlingError):
     code = 411
 
@@ -82,6 +95,10 @@ class Overloaded(QinlingError):
 
     code = 429
     retry_after = 1
+
+
+class Unprocessable(QinlingError):
+    code = 422
 
 
 class Unavailable(QinlingError):

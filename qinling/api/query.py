@@ -45,12 +45,14 @@ class Query:
         conf: cfg.ConfigOpts,
         marker: str = "id",
     ) -> None:
-        self._request = request
+        # Not the request: a list may be sent when that has been dealt with.
+        self._url = request.path_url
         self._marker = marker
         self._fields = fields
         self._given = _parse(request.environ[QUERY])
         self.all_projects = _boolean("all_projects", self._one("all_projects") or "false")
         limit = self._limit(conf.api.max_limit)
+        self.has_limit = limit is not None
         self.filters_project = any(name == "project_id" for name, _ in self._given)
         self.listing = lists.Listing(
             filters=self._filters(),
@@ -81,19 +83,15 @@ class Query:
 
     def answer(self, answer: AnyList, page: lists.Page) -> AnyList:
         """A list that has the rows of ``page``, with the link to what is behind them."""
-        link = self.next_link(page)
-        if link is not None:
-            answer.next = link
+        if page.cursor is not None:
+            answer.next = self.link(page.rows[-1], page.cursor)
         return answer
 
-    def next_link(self, page: lists.Page) -> str | None:
-        """The absolute URL of the page after ``page``, None at the end."""
-        if page.cursor is None:
-            return None
+    def link(self, last: Any, cursor: str) -> str:
+        """The absolute URL of the page behind a row."""
         kept = [given for given in self._given if given[0] not in ("marker", "cursor")]
-        marker = getattr(page.rows[-1], self._marker)
-        query = urlencode([*kept, ("marker", marker), ("cursor", page.cursor)])
-        return f"{self._request.path_url}?{query}"
+        query = urlencode([*kept, ("marker", getattr(last, self._marker)), ("cursor", cursor)])
+        return f"{self._url}?{query}"
 
     def _one(self, name: str) -> str | None:
         values = [value for given, value in self._given if given == name]

@@ -45,7 +45,7 @@ def register(conf: cfg.ConfigOpts) -> None:
     # What a page in a browser needs to call this API and to read its answers.
     cors.set_defaults(
         allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
-        allow_headers=["X-Auth-Token", "X-OpenStack-Request-ID"],
+        allow_headers=["X-Auth-Token", "X-OpenStack-Request-ID", "Idempotency-Key"],
         expose_headers=["X-OpenStack-Request-ID", "Retry-After"],
     )
     conf.register_opts(cors.CORS_OPTS, group="cors")

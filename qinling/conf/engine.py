@@ -83,4 +83,12 @@ OPTS = [
         max=2000,
         help="Asynchronous executions that one engine has under way at a time (threads).",
     ),
+    cfg.IntOpt(
+        "execution_retention",
+        default=0,
+        min=0,
+        max=315360000,
+        help="How long an execution and its log are kept from its end on (seconds); 0 keeps them "
+        "for ever. A function whose last execution is gone counts as one that was not run since.",
+    ),
 ]

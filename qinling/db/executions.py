@@ -1,11 +1,13 @@
 """Queries on executions. Each takes a connection and is one transaction (``db.api``)."""
 
 import datetime as dt
+import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_db import exception as db_exc
 from oslo_utils import timeutils
 
 from qinling import exceptions
@@ -36,6 +38,7 @@ class Execution:
     result: str | None
     owner: str | None
     worker_id: str | None
+    idempotency_key: str | None = None
 
 
 _NAMES = [entry.name for entry in fields(Execution)]
@@ -74,10 +77,14 @@ _END = (
     .values(
         status=sa.bindparam("new_status"),
         result=sa.bindparam("new_result"),
+        size=Table.c.size + sa.bindparam("result_size"),
         updated_at=sa.bindparam("ended_at"),
         owner=None,
     )
 )
+# Bytes of inputs and results, and rows, that are read at a time; but at least one row.
+_PIECE = 1024**2
+_PIECE_ROWS = 500
 # An execution's fields that lists can be filtered and sorted by.
 LISTED = (
     "id",
@@ -102,6 +109,7 @@ def _execution(row: sa.Row[Any]) -> Execution:
 def create(connection: sa.Connection, values: dict[str, Any], revision: int) -> Execution:
     """Accept an execution, and count it.
 
+    :raises KeyTaken: its project has one with this key.
     :raises FunctionChanged: its function is no longer at ``revision``, or its worker is let go.
     :raises NotFound: the version has gone meanwhile.
     """
@@ -114,7 +122,11 @@ def create(connection: sa.Connection, values: dict[str, Any], revision: int) -> 
     )
     if execution.worker_id is not None and not workers.hold(connection, execution.worker_id):
         raise exceptions.FunctionChanged(execution.function_id)
-    connection.execute(_INSERT, {name: getattr(execution, name) for name in _NAMES})
+    row = {name: getattr(execution, name) for name in _NAMES} | {"size": _size(execution.input)}
+    try:
+        connection.execute(_INSERT, row)
+    except db_exc.DBDuplicateEntry as error:
+        raise exceptions.KeyTaken from error
     if execution.function_version:
         function_versions.count(connection, execution.function_id, execution.function_version)
     # Last: all executions of a function wait for each other here until they have committed.
@@ -137,10 +149,32 @@ def get(connection: sa.Connection, execution_id: str) -> Execution:
     return execution
 
 
+def find_by_key(connection: sa.Connection, project_id: str, key: str) -> Execution | None:
+    """What a project has asked for with a key."""
+    query = sa.select(*_COLUMNS).where(
+        Table.c.project_id == project_id, Table.c.idempotency_key == key
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _execution(row)
+
+
 def page(connection: sa.Connection, listing: lists.Listing, project_id: str | None) -> lists.Page:
-    """A page of a project's executions; of everybody's when it is None."""
+    """The first of a page of a project's executions; of everybody's when it is None.
+
+    Nobody gets more of what can be large than he has memory for: the page ends early, with a
+    cursor.
+    """
     visible = [] if project_id is None else [Table.c.project_id == project_id]
-    return lists.page(connection, Table, _COLUMNS, _execution, listing, *visible)
+    listing = replace(listing, limit=min(listing.limit, _PIECE_ROWS))
+    columns = [Table.c.size, *(Table.c[name] for name in LISTED)]
+    light = lists.page(connection, Table, columns, lambda row: row, listing, *visible)
+    sizes = itertools.accumulate(row.size for row in light.rows)
+    count = max(1, sum(size <= _PIECE for size in sizes))
+    light = lists.cut(light, listing, count)
+    query = sa.select(*_COLUMNS).where(Table.c.id.in_([row.id for row in light.rows]))
+    whole = {row.id: _execution(row) for row in connection.execute(query)}
+    # SQLite may see some of them deleted meanwhile.
+    return replace(light, rows=[whole[row.id] for row in light.rows if row.id in whole])
 
 
 def log(connection: sa.Connection, execution_id: str) -> str:
@@ -217,6 +251,7 @@ def end(connection: sa.Connection, ended: Execution, log: str) -> bool:
             "execution_id": ended.id,
             "new_status": ended.status,
             "new_result": ended.result,
+            "result_size": _size(ended.result),
             "ended_at": ended.updated_at,
         },
     )
@@ -225,9 +260,20 @@ def end(connection: sa.Connection, ended: Execution, log: str) -> bool:
     return bool(result.rowcount)
 
 
-def remove(connection: sa.Connection, execution_id: str) -> None:
-    connection.execute(sa.delete(_Logs).where(_Logs.c.execution_id == execution_id))
-    connection.execute(sa.delete(Table).where(Table.c.id == execution_id))
+def remove(connection: sa.Connection, *execution_ids: str) -> None:
+    connection.execute(sa.delete(_Logs).where(_Logs.c.execution_id.in_(execution_ids)))
+    connection.execute(sa.delete(Table).where(Table.c.id.in_(execution_ids)))
+
+
+def ended(connection: sa.Connection, before: dt.datetime, *, limit: int) -> Sequence[str]:
+    """Ids of the executions that ended first, in an order that all who ask have in common."""
+    query = (
+        sa.select(Table.c.id)
+        .where(Table.c.updated_at < before)
+        .order_by(Table.c.updated_at)
+        .limit(limit)
+    )
+    return sorted(connection.execute(query).scalars())
 
 
 def waiting(connection: sa.Connection, *, limit: int) -> Sequence[str]:
@@ -253,3 +299,8 @@ def orphans(connection: sa.Connection, *, limit: int) -> list[Execution]:
         .limit(limit)
     )
     return [_execution(row) for row in connection.execute(query)]
+
+
+def _size(text: str | None) -> int:
+    """Its bytes."""
+    return 0 if text is None else len(text.encode())

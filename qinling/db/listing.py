@@ -109,11 +109,22 @@ def page(
         query = query.where(_behind(table, left, after[len(keys) - len(left) :]))
     query = query.order_by(*_order(table, left)).limit(listing.limit + 1)
     rows = connection.execute(query).all()
-    if len(rows) <= listing.limit:
-        return Page([make(row) for row in rows], None)
-    rows = rows[: listing.limit]
-    cursor = encode_cursor(tuple(getattr(rows[-1], sort.field) for sort in keys))
-    return Page([make(row) for row in rows], cursor)
+    found = Page([make(row) for row in rows], None)
+    return cut(found, listing, listing.limit)
+
+
+def cut(page: Page, listing: Listing, count: int) -> Page:
+    """The first ``count`` rows of a page, one at least, with the cursor of those behind them."""
+    if len(page.rows) <= count:
+        return page
+    rows = page.rows[:count]
+    return Page(rows, encode_cursor(keys_of(rows[-1], listing)))
+
+
+def keys_of(row: Any, listing: Listing) -> tuple[Any, ...]:
+    """The sort keys of a row, which the page after it starts behind."""
+    keys = listing.keys()
+    return tuple(getattr(row, sort.field) for sort in keys)
 
 
 def encode_cursor(keys: Sequence[Any]) -> str:

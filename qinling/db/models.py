@@ -231,17 +231,24 @@ class Execution(Owned, Base):
     function_alias: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
     status: orm.Mapped[str] = orm.mapped_column(sa.String(16))
     sync: orm.Mapped[bool]
+    # Bytes of input and result.
+    size: orm.Mapped[int]
     input: orm.Mapped[str | None] = orm.mapped_column(LongText)
     result: orm.Mapped[str | None] = orm.mapped_column(LongText)
     # The process that runs it, by its lease; null until one took it, and again at its end.
     owner: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
     # The worker that it was sent to: from then on no other one gets it.
     worker_id: orm.Mapped[str | None] = orm.mapped_column(sa.String(36))
+    # What its caller names the request by: another one with it, in this project, is the same.
+    idempotency_key: orm.Mapped[str | None] = orm.mapped_column(sa.String(255))
 
     __table_args__ = (
         sa.Index("ix_executions_created", "project_id", "created_at", "id"),
         sa.Index("ix_executions_function", "function_id", "created_at", "id"),
         sa.Index("ix_executions_status", "status", "owner"),
+        # Nothing but its end changes an execution.
+        sa.Index("ix_executions_ended", "updated_at"),
+        sa.Index("ix_executions_key", "project_id", "idempotency_key", unique=True),
         TABLE_OPTIONS,
     )
 

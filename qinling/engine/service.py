@@ -10,6 +10,7 @@ from qinling.db import functions, workers
 from qinling.engine import claims, executions, runtimes
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.resync import Resync
+from qinling.engine.retention import Retention
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.keys import Keys
 from qinling.execution.lease import Lease
@@ -55,6 +56,7 @@ class Engine:
             conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), self._lease.id
         )
         self._resync = Resync(conf, db, driver, self._reconciler, self._loads, self._lease)
+        self._retention = Retention(conf, db)
 
     def start(self) -> None:
         """:raises StartupError: it cannot work here."""
@@ -68,9 +70,11 @@ class Engine:
         self._loads.start()
         self._resync.start()
         self._executions.start()
+        self._retention.start()
 
     def stop(self) -> None:
         """End after the work at hand."""
+        self._retention.stop()
         self._executions.stop()
         self._resync.stop()
         self._loads.stop(_STOP_TIMEOUT)

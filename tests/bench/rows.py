@@ -1,4 +1,4 @@
-"""Rows of the table ``runtimes`` by the thousand, made in the database server itself.
+"""Rows of runtimes and executions by the thousand, made in the database server itself.
 
 They are the same in every run: what looks random is a hash of the row's number.
 """
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from qinling.db import migration
+from qinling.db import migration, models
 from tests.fixtures.deployment import SECRET
 from tests.fixtures.mariadb import MariaDB
 
@@ -19,10 +19,16 @@ def _hash(salt: str) -> str:
     return f"CONV(SUBSTR(MD5(CONCAT('{salt}', seq)), 1, 8), 16, 10)"
 
 
+def _uuid(text: str) -> str:
+    for place in (9, 14, 19, 24):
+        text = f"INSERT({text}, {place}, 0, '-')"
+    return text
+
+
 #: For each column an SQL expression over ``seq``, the row's number from 1: settled runtimes of
 #: 1,000 projects, 60 % of them public and half of them without a name.
-COLUMNS = {
-    "id": "INSERT(INSERT(INSERT(INSERT(MD5(seq), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-')",
+RUNTIMES = {
+    "id": _uuid("MD5(seq)"),
     "project_id": f"IF(seq % 1000 = 0, '{CALLER}', MD5(CONCAT('project', seq % 1000)))",
     "created_at": "'2026-01-01' + INTERVAL seq * 997 SECOND + INTERVAL seq MICROSECOND",
     "updated_at": "'2026-06-01'",
@@ -42,36 +48,74 @@ COLUMNS = {
 }
 
 
-class Table:
-    """The table ``runtimes`` of one database."""
+#: Executions of 1,000 projects, one of which has a tenth of them all.
+EXECUTIONS = {
+    "id": _uuid("MD5(seq)"),
+    "project_id": f"IF(seq % 10 = 0, '{CALLER}', MD5(CONCAT('project', seq % 999)))",
+    "created_at": "'2026-01-01' + INTERVAL seq SECOND + INTERVAL seq MICROSECOND",
+    "updated_at": "'2026-01-01' + INTERVAL seq + 2 SECOND",
+    "function_id": _uuid(f"MD5(CONCAT('function', {_hash('function')} % 5000))"),
+    "function_version": "0",
+    "function_alias": "NULL",
+    "description": f"IF({_hash('made')} % 2, NULL, 'Created by Job')",
+    "status": f"IF({_hash('status')} % 10, 'success', 'failed')",
+    "sync": f"{_hash('sync')} % 2",
+    "size": "300",
+    "idempotency_key": "NULL",
+    "input": """CONCAT('{"name": "', REPEAT('x', 200), '"}')""",
+    "result": """'{"output": "hello world", "duration": 0.001234}'""",
+    "owner": "NULL",
+    "worker_id": "NULL",
+}
 
-    def __init__(self, mariadb: MariaDB, url: str) -> None:
+
+class Table:
+    """A table of one database.
+
+    :param name: ``runtimes`` or ``executions``.
+    """
+
+    def __init__(self, mariadb: MariaDB, url: str, name: str = "runtimes") -> None:
         self.url = url
+        self.name = name
+        self._columns = {"runtimes": RUNTIMES, "executions": EXECUTIONS}[name]
         database = url.rpartition("/")[2].partition("?")[0]
         self._connection = mariadb.connect(database)
 
     @classmethod
-    def in_new_database(cls, mariadb: MariaDB) -> "Table":
+    def in_new_database(cls, mariadb: MariaDB, name: str = "runtimes") -> "Table":
         url = mariadb.create_database()
         engine = sa.create_engine(url)
         migration.upgrade(engine)
         engine.dispose()
-        return cls(mariadb, url)
+        return cls(mariadb, url, name)
 
     def fill(self, count: int, **columns: str) -> None:
-        """Insert so many rows, of which some ``columns`` are not as in `COLUMNS`."""
-        expressions = COLUMNS | columns
+        """Insert so many rows, of which some ``columns`` are not as in `RUNTIMES`, `EXECUTIONS`."""
+        expressions = self._columns | columns
         self.execute(
-            f"INSERT INTO runtimes ({', '.join(expressions)}) "
-            f"SELECT {', '.join(expressions.values())} FROM seq_1_to_{count}"
+            f"INSERT INTO {self.name} ({', '.join(expressions)}) "
+            f"SELECT {', '.join(expressions.values())} FROM seq_1_to_{count} ORDER BY 1"
         )
-        self.execute("ANALYZE TABLE runtimes")
+        self.execute(f"ANALYZE TABLE {self.name}")
+
+    def fill_at_once(self, count: int, **columns: str) -> None:
+        """As ``fill``, into an empty table: its indexes are made of what is there then."""
+        engine = sa.create_engine(self.url)
+        indexes = models.Base.metadata.tables[self.name].indexes
+        for index in indexes:
+            index.drop(engine)
+        self.fill(count, **columns)
+        for index in indexes:
+            index.create(engine)
+        engine.dispose()
+        self.execute(f"ANALYZE TABLE {self.name}")
 
     def clear(self) -> None:
-        self.execute("DELETE FROM runtimes")
+        self.execute(f"DELETE FROM {self.name}")
 
     def count(self, where: str) -> int:
-        [(count,)] = self.execute(f"SELECT COUNT(*) FROM runtimes WHERE {where}")
+        [(count,)] = self.execute(f"SELECT COUNT(*) FROM {self.name} WHERE {where}")
         assert isinstance(count, int)
         return count
 

@@ -3,10 +3,12 @@
 import concurrent.futures
 import json
 import signal
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 
 from tests.fixtures.deployment import Client, Deployment
 from tests.fixtures.packages import package
@@ -82,6 +84,30 @@ def test_an_asynchronous_execution_is_answered_at_once_and_ends(
     assert (execution["status"], execution["result"]) == ("running", None)
     ended = client.wait_ended(execution["id"])
     assert (ended["status"], output(ended)) == ("success", "hello world")
+
+
+def test_a_request_that_is_sent_again_with_its_key_is_answered_again_and_run_once(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function_id = client.create_function(runtime_id, GREETER, timeout=30)["id"]
+    body = {"function_id": function_id, "input": '{"sleep": 2}'}
+    headers = {"Idempotency-Key": str(uuid.uuid4())}
+
+    def call() -> requests.Response:
+        return Client(deployment.url).call("POST", "/v1/executions", json=body, headers=headers)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = [answer.result() for answer in [pool.submit(call) for _ in range(4)]]
+    [first] = [answer.json() for answer in answers if answer.status_code == 201]
+    assert output(first) == "hello world"
+    for answer in answers:
+        if answer.status_code != 201:
+            assert answer.status_code == 409
+            assert first["id"] in answer.json()["faultstring"]
+            assert int(answer.headers["Retry-After"]) > 0
+    assert call().json() == first
+    assert client.call("GET", f"/v1/functions/{function_id}").json()["count"] == 1
 
 
 def test_executions_are_counted(deployment: Deployment, runtime_id: str) -> None:

@@ -1,4 +1,4 @@
-"""Rows of runtimes and functions in any state, put straight into the tables."""
+"""Rows of runtimes, functions and executions in any state, put straight into the tables."""
 
 import datetime as dt
 import uuid
@@ -89,3 +89,47 @@ def insert_function(db: db_api.Database, **values: Any) -> functions.Function:
 
     db.write(query)
     return db.read(functions.get, row["id"])
+
+
+#: An execution that has ended well.
+ENDED: dict[str, Any] = {
+    "project_id": "project",
+    "created_at": dt.datetime(2026, 1, 31, 12, 0, 0, 123456),
+    "updated_at": dt.datetime(2026, 1, 31, 12, 0, 1, 123456),
+    "function_id": "e9e0a5c4-4a6f-4a39-93ab-9a2ad5a9e0b1",
+    "function_version": 0,
+    "function_alias": None,
+    "description": None,
+    "status": "success",
+    "sync": True,
+    "input": None,
+    "result": '{"output": null, "duration": 0.1}',
+    "owner": None,
+    "worker_id": None,
+    "idempotency_key": None,
+}
+
+
+def insert_executions(db: db_api.Database, *rows: dict[str, Any]) -> list[str]:
+    """Insert executions, each `ENDED` but for what it names, with a log each; their ids."""
+    values = [ENDED | {"id": str(uuid.uuid4())} | row for row in rows]
+    for row in values:
+        row["size"] = sum(len((row[name] or "").encode()) for name in ("input", "result"))
+    logs = [{"execution_id": row["id"], "log": "printed"} for row in values]
+
+    def query(connection: sa.Connection) -> None:
+        connection.execute(sa.insert(models.Execution), values)
+        connection.execute(sa.insert(models.ExecutionLog), logs)
+
+    db.write(query)
+    return [row["id"] for row in values]
+
+
+def execution_ids(db: db_api.Database) -> set[str]:
+    """Of all executions that have a row or a log."""
+    columns = (models.Execution.id, models.ExecutionLog.execution_id)
+    return {
+        id_
+        for column in columns
+        for id_ in db.read(lambda c, column=column: c.execute(sa.select(column)).scalars().all())
+    }

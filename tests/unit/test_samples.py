@@ -82,7 +82,7 @@ def test_the_sample_shows_what_this_service_sets_otherwise_than_the_libraries_do
         "#http_request_max_retries = 1",
         "#service_type = function-engine",
         "#enforce_new_defaults = true",
-        "#allow_headers = X-Auth-Token,X-OpenStack-Request-ID",
+        "#allow_headers = X-Auth-Token,X-OpenStack-Request-ID,Idempotency-Key",
         "#expose_headers = X-OpenStack-Request-ID,Retry-After",
         "#allow_methods = GET,HEAD,POST,PUT,DELETE",
     ):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from oslo_config import cfg
@@ -51,16 +52,24 @@ class Api:
         self, method: str, path: str, body: dict[str, Any] | None = None, **headers: str
     ) -> Answer:
         """The answer; ``headers`` as WSGI names them."""
-        content = b"" if body is None else json.dumps(body).encode()
-        path, _, query = path.partition("?")
-        request = environ(
-            method,
-            path,
-            QUERY_STRING=query,
-            SCRIPT_NAME="",
-            HTTP_HOST="example.test:7070",
-            CONTENT_LENGTH=str(len(content)),
-            **{"wsgi.input": io.BytesIO(content)},
-            **headers,
-        )
+        request = _request(method, path, body, **headers)
         return call(self._application, request)  # type: ignore[arg-type]
+
+    def stream(self, method: str, path: str) -> Iterable[bytes]:
+        """The answer's body, as it comes."""
+        return self._application(_request(method, path, None), lambda *_: lambda _data: None)
+
+
+def _request(method: str, path: str, body: dict[str, Any] | None, **headers: str) -> dict[str, Any]:
+    content = b"" if body is None else json.dumps(body).encode()
+    path, _, query = path.partition("?")
+    return environ(
+        method,
+        path,
+        QUERY_STRING=query,
+        SCRIPT_NAME="",
+        HTTP_HOST="example.test:7070",
+        CONTENT_LENGTH=str(len(content)),
+        **{"wsgi.input": io.BytesIO(content)},
+        **headers,
+    )

@@ -1,5 +1,6 @@
 """``/v1/executions``."""
 
+import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -7,13 +8,14 @@ import pecan
 from oslo_config import cfg
 
 from qinling import context, exceptions
-from qinling.api import query
-from qinling.api.controllers import routing
-from qinling.api.controllers.routing import caller_of
+from qinling.api import pieces, query
+from qinling.api.controllers import idempotency, routing
+from qinling.api.controllers.routing import ATTEMPTS, caller_of
 from qinling.api.types import executions as types
 from qinling.api.types.base import Uuid, expose
 from qinling.db import api as db_api
 from qinling.db import executions, function_aliases, function_versions, functions
+from qinling.db import listing as lists
 from qinling.execution.dispatch import Dispatcher
 from qinling.policies import executions as policies
 from qinling.states import ExecutionStatus, RuntimeStatus
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
 
 FIELDS = dict.fromkeys(executions.LISTED, query.TEXT) | {
+    "function_version": query.NUMBER,
     "sync": query.BOOLEAN,
     "created_at": query.TIME,
     "updated_at": query.TIME,
@@ -51,30 +54,53 @@ class ExecutionsController(routing.Resource):
     def create(self, body: types.ExecutionCreate) -> types.Execution:
         caller = caller_of(pecan.request)
         caller.can(policies.CREATE)
-        values = {"input": None, "description": None, "function_alias": None} | body.given()
+        asked = {"input": None, "description": None, "function_alias": None} | body.given()
+        _check_named(asked)
+        key = idempotency.key_of(pecan.request)
+        if key is None:
+            return types.Execution.from_row(self._accept(caller, asked, None))
+        for _ in range(ATTEMPTS):
+            first = self._db.read(executions.find_by_key, caller.project_id, key)
+            if first is not None:
+                return types.Execution.from_row(idempotency.first_answer(first, asked))
+            # Another request with it may come first all the same.
+            with contextlib.suppress(exceptions.KeyTaken):
+                return types.Execution.from_row(self._accept(caller, asked, key))
+        raise exceptions.KeyTaken
+
+    def _accept(
+        self, caller: context.RequestContext, asked: dict[str, Any], key: str | None
+    ) -> executions.Execution:
+        """Run what is asked for, or have it run.
+
+        :raises KeyTaken: there is an execution with this key.
+        """
+        values = dict(asked)
         function = self._function(caller, values)
         values |= {
             "id": str(uuid.uuid4()),
             "project_id": caller.project_id,
             "function_id": function.id,
+            "idempotency_key": key,
         }
         if values["sync"]:
-            row = self._dispatcher.start(values, function, caller)
-        else:
-            row = self._dispatcher.accept(values, function)
-            self._engine.execute(caller, row.id)
-        return types.Execution.from_row(row)
+            return self._dispatcher.start(values, function, caller)
+        row = self._dispatcher.accept(values, function)
+        self._engine.execute(caller, row.id)
+        return row
 
     @routing.takes_query
     @expose(types.Executions)
-    def show_all(self) -> types.Executions:
+    def show_all(self) -> pecan.Response:
         caller = caller_of(pecan.request)
         caller.can(policies.LIST)
         asked = query.Query(pecan.request, FIELDS, self._conf)
         project_id = asked.project(caller, policies.LIST_ALL)
-        page = self._db.read(executions.page, asked.listing, project_id)
-        answer = types.Executions(executions=[types.Execution.from_row(row) for row in page.rows])
-        return asked.answer(answer, page)
+
+        def read(listing: lists.Listing) -> lists.Page:
+            return self._db.read(executions.page, listing, project_id)
+
+        return pieces.answer("executions", types.Execution, asked, read)
 
     @expose(types.Execution, Uuid())
     def show(self, execution_id: str) -> types.Execution:
@@ -106,23 +132,15 @@ class ExecutionsController(routing.Resource):
     ) -> functions.Function:
         """What is to be run; an alias in ``values`` is replaced by what it stands for.
 
-        :raises BadRequest, NotFound: there is no such thing for this caller.
+        :raises NotFound: there is no such thing for this caller.
         :raises Conflict: its runtime runs nothing now.
         """
-        name, version = values["function_alias"], values["function_version"]
-        if name is not None:
-            if "function_id" in values or version:
-                raise exceptions.BadRequest(
-                    "function_alias: it stands for a function and a version; give either it or "
-                    "function_id."
-                )
-            alias = self._db.read(function_aliases.get, caller.project_id, name)
+        if values["function_alias"] is not None:
+            alias = self._db.read(function_aliases.get, caller.project_id, values["function_alias"])
             values |= {
                 "function_id": alias.function_id,
                 "function_version": alias.function_version,
             }
-        elif "function_id" not in values:
-            raise exceptions.BadRequest("function_id: it, or function_alias, is required.")
         function, status = self._db.read(functions.get_to_run, values["function_id"])
         if function.project_id != caller.project_id:
             raise exceptions.NotFound.of("Function", function.id)
@@ -144,3 +162,14 @@ class ExecutionsController(routing.Resource):
         if execution.project_id != caller.project_id and not caller.may(policies.SHOW_ALL):
             raise exceptions.NotFound.of("Execution", execution_id)
         return execution
+
+
+def _check_named(asked: dict[str, Any]) -> None:
+    """:raises BadRequest: it is not clear what is to be run."""
+    if asked["function_alias"] is None:
+        if "function_id" not in asked:
+            raise exceptions.BadRequest("function_id: it, or function_alias, is required.")
+    elif "function_id" in asked or asked["function_version"]:
+        raise exceptions.BadRequest(
+            "function_alias: it stands for a function and a version; give either it or function_id."
+        )
