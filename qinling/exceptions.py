@@ -198,5 +198,9 @@ class WorkerLost(WorkerError):
     """It was asked and did not answer: nobody knows what it has done."""
 
 
+class WorkerBroken(WorkerError):
+    """It has answered what cannot be, and would again: nobody will know what it has done."""
+
+
 class NoWorker(WorkerError):
     """No worker could be had in time."""

@@ -18,6 +18,7 @@ from oslo_utils import timeutils
 from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, function_versions, functions, workers
+from qinling.engine.losses import USEFUL_AGE, Losses
 from qinling.execution.keys import Keys
 from qinling.execution.worker import WorkerClient
 from qinling.orchestrator import base
@@ -42,7 +43,10 @@ Code = tuple[str, int]
 
 
 class Claims:
-    """:param load: called with the id of each worker that is to get its function."""
+    """
+    :param losses: of workers, counted here and where they are loaded.
+    :param load: called with the id of each worker that is to get its function.
+    """
 
     def __init__(
         self,
@@ -50,12 +54,14 @@ class Claims:
         db: db_api.Database,
         orchestrator: base.Orchestrator,
         keys: Keys,
+        losses: Losses,
         load: Callable[[str], None],
     ) -> None:
         self._most: int = conf.engine.max_workers_per_function
         self._db = db
         self._orchestrator = orchestrator
         self._keys = keys
+        self._losses = losses
         self._load = load
         # Claimed workers that have no row, by runtime, and since when that is known.
         self._rowless: dict[str, dict[str, float]] = {}
@@ -71,11 +77,16 @@ class Claims:
         current, leaving = self._sort(asked, rows)
         waits |= self._release(leaving)
         short = [each for each in asked if self._missing(each, current)]
-        served = self._hand_out(runtime_id, _in_turns(short, current), current)
+        pauses = {each: self._losses.wait((each.function_id, each.revision)) for each in short}
+        due = [each for each in short if not pauses[each]]
+        served = self._hand_out(runtime_id, _in_turns(due, current), current)
         settled = [each for each in asked if not self._missing(each, current)]
         if settled:
             self._db.write(demands.settle, settled)
-        return _LOOK_AGAIN if waits or not served else None
+        pause = min(filter(None, pauses.values()), default=None)
+        if waits or not served:
+            return _LOOK_AGAIN if pause is None else min(pause, _LOOK_AGAIN)
+        return pause
 
     def _missing(
         self, demand: demands.Demand, current: Mapping[Code, Sequence[workers.Worker]]
@@ -101,6 +112,8 @@ class Claims:
                 living.append(self._drain(row))
             else:
                 self._db.write(workers.remove, row.id)
+                if not released:
+                    _count(self._losses, row)
             if not released:
                 self._db.write(demands.ask_again, row.function_id)
         return living
@@ -208,12 +221,14 @@ class Loads:
         db: db_api.Database,
         store: stores.PackageStore,
         keys: Keys,
+        losses: Losses,
         changed: Callable[[str], None],
     ) -> None:
         self._conf = conf
         self._db = db
         self._store = store
         self._keys = keys
+        self._losses = losses
         self._changed = changed
 
     def reconcile(self, worker_id: str) -> float | None:
@@ -226,6 +241,7 @@ class Loads:
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             boot_id = None
+            _count(self._losses, row)
         if boot_id is None or not self._db.write(workers.loaded, row.id, boot_id):
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)
@@ -260,6 +276,20 @@ class Loads:
             package = file.read()
         with contextlib.closing(WorkerClient(row.id, row.address, key, row.revision)) as client:
             return client.load(metadata, package, options.import_timeout + _MARGIN).boot_id
+
+
+def _count(losses: Losses, row: workers.Worker) -> None:
+    """Take note of a worker that was lost, if it was lost young."""
+    if (timeutils.utcnow() - row.claimed_at).total_seconds() >= USEFUL_AGE:
+        return
+    pause = losses.count((row.function_id, row.revision))
+    if pause:
+        LOG.warning(
+            "Function %s loses its workers soon after they are claimed; it gets the next one in "
+            "%g s.",
+            row.function_id,
+            pause,
+        )
 
 
 def _code(demand: demands.Demand) -> Code:

@@ -7,7 +7,7 @@ from oslo_config import cfg
 from qinling import context, exceptions, orchestrator, storage
 from qinling.db import api as db_api
 from qinling.db import functions, workers
-from qinling.engine import claims, executions, runtimes
+from qinling.engine import claims, executions, losses, runtimes
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.resync import Resync
 from qinling.engine.retention import Retention
@@ -45,12 +45,13 @@ class Engine:
         self._lease = Lease(conf, db, binary, conf.orchestrator.driver, driver.one_host, lost=fail)
         keys = Keys(conf)
         self._runtimes = runtimes.Runtimes(conf, db, driver)
-        self._claims = claims.Claims(conf, db, driver, keys, self._load)
+        lost = losses.Losses()
+        self._claims = claims.Claims(conf, db, driver, keys, lost, self._load)
         self._reconciler = Reconciler(
             {runtimes.KIND: self._reconcile_runtime, claims.KIND: self._reconcile_claims},
             threads=conf.engine.reconcile_threads,
         )
-        loads = claims.Loads(conf, db, storage.load(conf), keys, self._look_at_claims)
+        loads = claims.Loads(conf, db, storage.load(conf), keys, lost, self._look_at_claims)
         self._loads = Reconciler({claims.LOAD: loads.reconcile}, threads=_LOADS)
         self._executions = executions.Executions(
             conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), self._lease.id

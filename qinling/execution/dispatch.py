@@ -129,7 +129,8 @@ class Dispatcher:
         outcome = None
         with self._client_of(execution) as client:
             if client is not None:
-                outcome = self._ask(client, execution.id, timeout)
+                with contextlib.suppress(exceptions.WorkerBroken):
+                    outcome = self._ask(client, execution.id, timeout)
         if outcome is None:
             self._end(execution, ExecutionStatus.ERROR, _FAILED, 0.0, "")
         else:

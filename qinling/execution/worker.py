@@ -1,12 +1,14 @@
 """Talking to one worker.
 
 Each call says whether the worker may have run something: an error that means
-"not run" allows another worker, any other one does not.
+"not run" allows another worker, any other one does not. Nothing that a worker
+answers is taken on trust: the image may be anybody's.
 """
 
 import base64
 import http.client
 import json
+import math
 import select
 import threading
 from collections.abc import Mapping
@@ -15,10 +17,16 @@ from typing import Any
 
 from qinling import exceptions
 from qinling.worker import signing
-from qinling.worker.function import Unsigned
+from qinling.worker.channel import is_deep
+from qinling.worker.function import DEPTH, Unsigned
 
 # Bytes of an answer: a result and a log, each as long as they may be, in JSON.
 _MAX_ANSWER = 64 * 1024 * 1024
+# Bytes of a result and of a log that can be written down, as MEDIUMTEXT.
+_MAX_KEPT = 16 * 1024 * 1024 - 1024
+# Characters of what a worker says about an error, and of a boot id.
+_MAX_WORDS = 200
+_MAX_BOOT_ID = 64
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
 # Connections that are kept open to one worker.
@@ -72,12 +80,20 @@ class WorkerClient:
         """Give the worker its function, and its key with it. Again is no matter.
 
         :param function: what ``/specialize`` takes, but for the worker's identity and key.
-        :raises WorkerGone: it is not the one that was claimed. :raises WorkerLost: it broke.
+        :raises WorkerGone: it is not the one that was claimed.
+        :raises WorkerLost, WorkerBroken: it does not take it.
         """
         status, healthy = self._exchange("GET", "/healthz", b"", {}, _PATIENCE)
         if (status, healthy.get("worker_id"), healthy.get("status")) != (200, self.id, "ready"):
-            raise exceptions.WorkerGone(f"{self._host}:{self._port} answers {status} {healthy}")
-        boot_id = str(healthy.get("boot_id"))
+            told = ascii({name: healthy.get(name) for name in ("worker_id", "status")})
+            raise exceptions.WorkerGone(
+                f"{self._host}:{self._port} answers {status} {told[:_MAX_WORDS]}"
+            )
+        boot_id = healthy.get("boot_id")
+        if not (
+            isinstance(boot_id, str) and boot_id.isascii() and 0 < len(boot_id) <= _MAX_BOOT_ID
+        ):
+            raise exceptions.WorkerBroken(f"worker {self.id} answers with no usable boot_id")
         metadata = {
             **function,
             "worker_id": self.id,
@@ -91,9 +107,9 @@ class WorkerClient:
         }
         status, answer = self._exchange("POST", "/specialize", package, headers, patience)
         if status in (409, 421):
-            raise exceptions.WorkerGone(str(answer.get("error")))
+            raise exceptions.WorkerGone(_words(answer))
         if status != 200:
-            raise exceptions.WorkerLost(f"/specialize answered {status}: {answer.get('error')}")
+            raise exceptions.WorkerLost(f"/specialize answered {status}: {_words(answer)}")
         return Loaded(boot_id, bool(answer.get("imported")))
 
     def execute(self, execution_id: str, text: str | None, timeout: float) -> Outcome:
@@ -101,6 +117,7 @@ class WorkerClient:
 
         :param text: the execution's input. :param timeout: the function's (seconds).
         :raises WorkerGone, WorkerBusy: it was not run. :raises WorkerLost: ask ``result``.
+        :raises WorkerBroken: its answer makes no sense.
         """
         body = {
             "worker_id": self.id,
@@ -112,37 +129,47 @@ class WorkerClient:
         }
         status, answer = self._signed("POST", "/execute", body, timeout + _PATIENCE)
         if status in (410, 421):
-            raise exceptions.WorkerGone(str(answer.get("error")))
+            raise exceptions.WorkerGone(_words(answer))
         if status == 429:
             raise exceptions.WorkerBusy(f"worker {self.id} is busy")
-        return self._outcome(status, answer)
+        return self._outcome(execution_id, status, answer)
 
     def result(self, execution_id: str) -> Outcome | None:
         """How an execution ended; None while it runs.
 
         :raises WorkerGone: the worker, or its memory of this execution, is gone.
-        :raises WorkerLost: it does not answer.
+        :raises WorkerLost: it does not answer. :raises WorkerBroken: not with sense.
         """
         status, answer = self._signed("GET", f"/executions/{execution_id}", None, _PATIENCE)
         if status == 202:
             return None
         if status == 404:
             raise exceptions.WorkerGone(f"worker {self.id} knows nothing of it")
-        return self._outcome(status, answer)
+        return self._outcome(execution_id, status, answer)
 
     def cancel(self, execution_id: str) -> None:
         """Stop an execution where it runs.
 
-        :raises WorkerGone, WorkerLost: there is nobody to be told.
+        :raises WorkerError: there is nobody to be told.
         """
         self._signed("DELETE", f"/executions/{execution_id}", None, _PATIENCE)
 
-    def _outcome(self, status: int, answer: Mapping[str, Any]) -> Outcome:
+    def _outcome(self, execution_id: str, status: int, answer: Mapping[str, Any]) -> Outcome:
         if status != 200:
-            raise exceptions.WorkerLost(
-                f"worker {self.id} answered {status}: {answer.get('error')}"
-            )
-        return Outcome(answer["status"], answer["output"], float(answer["duration"]), answer["log"])
+            raise exceptions.WorkerLost(f"worker {self.id} answered {status}: {_words(answer)}")
+        match answer:
+            case {
+                "execution_id": str(found),
+                "status": "success" | "failed" | "cancelled" as ended,
+                "output": output,
+                "duration": int() | float() as duration,
+                "log": str(log),
+            } if found == execution_id and 0 <= duration < math.inf:
+                return Outcome(ended, output, float(duration), log)
+        raise self._broken("what is no result")
+
+    def _broken(self, what: str) -> exceptions.WorkerBroken:
+        return exceptions.WorkerBroken(f"worker {self.id} answered {what}")
 
     def _signed(
         self, method: str, path: str, body: Mapping[str, Any] | None, patience: float
@@ -190,29 +217,66 @@ class WorkerClient:
         try:
             connection.request(method, path, content or None, sent)
             answer = connection.getresponse()
-            body = answer.read(_MAX_ANSWER)
+            body = answer.read(_MAX_ANSWER + 1)
+            if len(body) > _MAX_ANSWER:
+                raise self._broken(f"more than {_MAX_ANSWER} bytes")
             if signed:
                 signing.check_answer(
                     self._key, answer.status, sent[signing.NONCE], answer.getheader, body
                 )
-            parsed = json.loads(body) if body else {}
+            parsed = self._parse(body)
+        except exceptions.WorkerBroken:
+            connection.close()
+            raise
         except Unsigned as error:
             connection.close()
             if answer.status == 401:
                 # It was not loaded with this key: it started anew, or is another one.
                 raise exceptions.WorkerGone(f"worker {self.id} does not know its key") from error
             raise exceptions.WorkerLost(f"worker {self.id}: {error}") from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise exceptions.WorkerLost(
                 f"worker {self.id} did not answer: {error or type(error).__name__}"
             ) from error
         with self._lock:
-            if len(self._idle) < _KEPT:
+            # Without a socket: the worker wants each connection closed.
+            if connection.sock is not None and len(self._idle) < _KEPT:
                 self._idle.append(connection)
                 return answer.status, parsed
         connection.close()
         return answer.status, parsed
+
+    def _parse(self, body: bytes) -> dict[str, Any]:
+        """The JSON object of an answer, in which all text can be kept."""
+        if not body:
+            return {}
+        if is_deep(body, DEPTH + 1):
+            raise self._broken("JSON that is nested too deep")
+        try:
+            text = body.decode()
+            parsed = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError):
+            raise self._broken("what is no JSON") from None
+        if not isinstance(parsed, dict):
+            raise self._broken("what is no JSON object")
+        for name in ("output", "log"):
+            # Only where it may be too large at all: a character takes up to twelve bytes.
+            if len(body) * 6 > _MAX_KEPT and len(json.dumps(parsed.get(name))) > _MAX_KEPT:
+                raise self._broken(f"with more {name} than can be kept")
+        if "\\u" in text and isinstance(parsed.get("log"), str):
+            # Half a surrogate pair is no character.
+            parsed["log"] = parsed["log"].encode(errors="replace").decode()
+        return parsed
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def _words(answer: Mapping[str, Any]) -> str:
+    """What a worker says about an error."""
+    return ascii(answer.get("error"))[:_MAX_WORDS]
 
 
 def _is_open(connection: http.client.HTTPConnection) -> bool:

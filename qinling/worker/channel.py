@@ -6,9 +6,12 @@ The sender's pid is the kernel's word.
 """
 
 import json
+import re
 import socket
 import struct
 from typing import Any
+
+from qinling.worker.function import DEPTH
 
 #: Characters of an error's text, and bytes of a message beside the result in it.
 TEXT = 4096
@@ -19,6 +22,10 @@ _ANY = 1 << 32
 _HEAD = struct.Struct("!I")
 _CREDENTIALS = struct.Struct("3i")
 _CHUNK = 65536
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def _refuse(name: str) -> None:
@@ -41,6 +48,17 @@ def encode(message: Any) -> bytes:
     except UnicodeEncodeError:
         # Half a surrogate pair has a form in JSON and none in UTF-8.
         return json.dumps(message, allow_nan=False).encode()
+
+
+def is_deep(body: bytes, most: int = DEPTH) -> bool:
+    """Whether JSON is nested deeper than that; it may be larger than a parser's stack allows."""
+    if body.count(b"[") + body.count(b"{") <= most:
+        return False
+    # Of brackets alone, all of one kind, each step takes the innermost ones.
+    left = _STRING.sub(b"", body).translate(_ONE_KIND, _NO_BRACKETS)
+    for _ in range(most):
+        left = left.replace(b"[]", b"")
+    return bool(left)
 
 
 def frame(body: bytes) -> bytes:
@@ -85,8 +103,11 @@ class Reader:
         if len(found) > _HEAD.size + length:
             raise Broken("it has sent more than one answer")
         self._found = b""
+        body = found[_HEAD.size :]
+        if is_deep(body, DEPTH + 1):
+            raise Broken("it has sent what is nested too deep")
         try:
-            return True, _DECODER.decode(found[_HEAD.size :].decode())
+            return True, _DECODER.decode(body.decode())
         except (ValueError, RecursionError):
             raise Broken("it has sent no JSON") from None
 

@@ -16,6 +16,9 @@ SUCCESS = "success"
 FAILED = "failed"
 SPENT = "spent"
 
+#: Levels of lists and objects in JSON that is given or returned; as many as the API takes.
+DEPTH = 64
+
 _TEXT = ("worker_id", "boot_id", "function_id", "entry", "key")
 _COUNTS = (
     "revision",

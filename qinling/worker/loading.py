@@ -12,6 +12,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from qinling.worker import channel
+from qinling.worker.function import DEPTH
+
 #: Characters of a traceback that are kept, its end.
 _TRACEBACK = 16384
 _CO_VARKEYWORDS = 0x08
@@ -58,8 +61,12 @@ def _arguments(given: str | None) -> tuple[list[str], dict[str, Any]]:
     if given.lstrip()[:1] == "{":
         try:
             named = json.loads(given)
-        except (ValueError, RecursionError):
+        except ValueError:
             return [given], {}
+        except RecursionError:
+            named = None
+        if named is None or channel.is_deep(given.encode(errors="replace")):
+            raise ValueError(f"input is nested deeper than {DEPTH} levels")
         return [], named
     return [given], {}
 

@@ -13,7 +13,7 @@ import sys
 from typing import NoReturn
 
 from qinling.worker import channel, limits, loading, processes
-from qinling.worker.function import FAILED, SPENT, Function
+from qinling.worker.function import DEPTH, FAILED, SPENT, Function
 
 
 def serve(
@@ -69,16 +69,23 @@ def _execute(entry: loading.Entry, given: str | None, most: int) -> bytes:
     _wait_for_ended()
     try:
         body = channel.encode(output)
+        if len(body) > most:
+            return _refusal(f"larger than {most} bytes")
+        if channel.is_deep(body):
+            raise RecursionError
     except MemoryError as error:
         return _failure(error, most)
+    except RecursionError:
+        return _refusal(f"nested deeper than {DEPTH} levels")
     except Exception as error:
         # The function's own classes may raise anything here.
-        text = f"The function's result is no JSON: {error}"
-        return channel.pack([FAILED, text[: channel.TEXT], "", False])
-    if len(body) > most:
-        text = f"The function's result is larger than {most} bytes"
-        return channel.pack([FAILED, text, "", False])
+        return _refusal(f"no JSON: {error}")
     return channel.frame(b'["success", %b, "", false]' % body)
+
+
+def _refusal(what: str) -> bytes:
+    text = f"The function's result is {what}"
+    return channel.pack([FAILED, text[: channel.TEXT], "", False])
 
 
 def _failure(error: BaseException, most: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import qinling
-from tests.fixtures.process import find_processes, wait_until
+from tests.fixtures.process import find_executable, find_processes, wait_until
 from tests.fixtures.worker import pack
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +147,20 @@ def test_the_worker_as_the_dockerfile_copies_it_keeps_the_contract(tmp_path: Pat
         Path(qinling.__file__).parent / "worker", there, ignore=shutil.ignore_patterns("*.pyc")
     )
     done = check("python3", "-I", "-S", there)
+    assert done.returncode == 0, done.stdout
+    assert "BROKEN" not in done.stdout
+    assert done.stdout.count("ok ") == 19
+
+
+def test_the_server_for_nodejs_as_its_dockerfile_copies_it_keeps_the_contract(
+    tmp_path: Path,
+) -> None:
+    dockerfile = (ROOT / "runtimes" / "nodejs" / "Dockerfile").read_text()
+    assert "COPY runtimes/nodejs/server /usr/local/lib/qinling/nodejs\n" in dockerfile
+    assert '"qinling-node", "/usr/local/lib/qinling/nodejs/main.js"]' in dockerfile
+    there = tmp_path / "lib" / "qinling" / "nodejs"
+    shutil.copytree(ROOT / "runtimes" / "nodejs" / "server", there)
+    done = check(find_executable("node"), there / "main.js")
     assert done.returncode == 0, done.stdout
     assert "BROKEN" not in done.stdout
     assert done.stdout.count("ok ") == 19

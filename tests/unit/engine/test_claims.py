@@ -1,5 +1,6 @@
 """Claims: who gets a worker of a pool, and which workers are let go."""
 
+import datetime as dt
 import json
 import uuid
 from collections.abc import Callable, Collection
@@ -13,7 +14,9 @@ from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, models, workers
 from qinling.engine import claims as module
+from qinling.engine import losses
 from qinling.engine.claims import Claims
+from qinling.engine.losses import Losses
 from qinling.execution.keys import Keys
 from qinling.orchestrator import base
 from qinling.states import ExecutionStatus, WorkerStatus
@@ -71,7 +74,14 @@ class World:
     def engine(self, conf: cfg.ConfigOpts) -> Claims:
         """Another engine."""
         keys = Keys(conf)
-        return Claims(conf, self.db, self.pool, keys, self.loads.append)  # type: ignore[arg-type]
+        return Claims(
+            conf,
+            self.db,
+            self.pool,  # type: ignore[arg-type]
+            keys,
+            Losses(),
+            self.loads.append,
+        )
 
     def look(self) -> float | None:
         return self.claims.reconcile(self.runtime_id)
@@ -167,6 +177,51 @@ def test_a_worker_that_has_died_is_replaced(world: World) -> None:
     world.look()
     [second] = world.having(function_id)
     assert second.id != first.id
+
+
+def test_who_loses_worker_after_worker_waits_for_the_next_and_others_do_not(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(losses.time, "monotonic", lambda: now)
+    world.pool.free = 100
+    killer = world.function("killer", wanted=1)
+    waits = []
+    for _ in range(12):
+        wait = world.look()
+        if wait is not None:
+            assert world.having(killer) == []
+            now += wait
+            assert world.look() is None
+        waits.append(wait)
+        # It is there, and kills it.
+        [row] = world.having(killer)
+        world.pool.alive.discard(row.id)
+    assert waits == [None, None, None, None, 0.5, 1, 2, 4, 8, 16, 32, 60]
+    calm = world.function("calm", wanted=2)
+    assert world.look() == 60
+    assert len(world.having(calm)) == 2
+    assert world.having(killer) == []
+    # New code has done nothing yet.
+    world.db.write(functions.update, world.db.read(functions.get, killer), {"package": "1" * 64})
+    world.db.write(demands.raise_to, killer, 0, 1)
+    assert world.look() is None
+    assert len(world.having(killer)) == 1
+
+
+def test_a_worker_that_has_been_of_use_is_no_loss(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.free = 100
+    function_id = world.function(wanted=1)
+    for _ in range(10):
+        assert world.look() is None
+        [row] = world.having(function_id)
+        long_ago = sa.update(workers.Table).values(
+            claimed_at=row.claimed_at - dt.timedelta(seconds=11)
+        )
+        world.db.write(lambda connection, change=long_ago: connection.execute(change))
+        world.pool.alive.discard(row.id)
 
 
 def test_a_worker_that_is_ending_gets_nothing_more_and_is_replaced_before_it_has_ended(

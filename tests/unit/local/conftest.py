@@ -18,7 +18,7 @@ from qinling.orchestrator.local import driver as module
 from qinling.orchestrator.local import process
 from qinling.orchestrator.local.driver import LocalOrchestrator
 from qinling.orchestrator.local.images import PYTHON_WORKER
-from tests.fixtures.process import wait_until
+from tests.fixtures.process import find_executable, wait_until
 
 SLEEPER = ("/bin/sleep", "600")
 #: A shell that runs on beside what it has started; all of it ends at a SIGTERM.
@@ -98,9 +98,11 @@ def open_files() -> set[tuple[str, str]]:
     return found
 
 
+NODEJS = Path(__file__).parents[3] / "runtimes" / "nodejs" / "server"
 SERVED = shlex.join(PYTHON_WORKER)
 IMAGES = {
     "wrapped": f"/bin/sh -c {shlex.quote(f'{SERVED}; echo ended')}",
+    "nodejs": f"{find_executable('node')} {NODEJS / 'main.js'}",
     "silent": "/bin/sleep 600",
     "stubborn": "/bin/sh -c \"trap '' TERM; /bin/sleep 600; :\"",
     "crashing": "/bin/sh -c 'echo out of luck; exit 3'",

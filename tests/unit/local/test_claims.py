@@ -1,10 +1,17 @@
 """Claimed workers: out of the pool for good, kept through restarts, ended when they are let go."""
 
 import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
 
+import pytest
+
+from qinling.execution.worker import WorkerClient
 from tests.fixtures.process import wait_until
-from tests.unit.local.conftest import Make, leaders, remove, settle, spec, workers
+from tests.fixtures.worker import LIMITS, MB, pack
+from tests.unit.local.conftest import Make, leaders, pids, remove, settle, spec, workers
 
 
 def test_a_claimed_worker_leaves_its_pool_which_refills(make: Make, tmp_path: Path) -> None:
@@ -76,3 +83,65 @@ def test_whoever_finds_a_worker_that_failed_counts_it(make: Make, tmp_path: Path
     wait_until(found, 20, "the worker's end")
     pool = json.loads((tmp_path / "state" / "pools" / f"{wanted.id}.json").read_text())
     assert (pool["failures"], "exited with code 3" in pool["reason"]) == (1, True)
+
+
+#: Runs a program, and leaves another one, which has nothing to do with it any more.
+FUNCTIONS = {
+    "python3": {
+        "main.py": """
+import subprocess
+def main():
+    subprocess.run("setsid sleep 600 > /dev/null 2>&1 &", shell=True)
+    print("begun")
+    return subprocess.run(["sleep", "1"]).returncode
+"""
+    },
+    "nodejs": {
+        "main.js": """
+const { spawnSync } = require('child_process')
+exports.main = () => {
+  spawnSync('sh', ['-c', 'setsid sleep 600 > /dev/null 2>&1 &'])
+  console.log('begun')
+  return spawnSync('sleep', ['1']).status
+}
+"""
+    },
+}
+
+
+@pytest.mark.parametrize("image", FUNCTIONS)
+@pytest.mark.parametrize("bound", [False, True])
+def test_what_runs_in_a_worker_that_is_let_go_ends_and_nothing_is_left(
+    make: Make, tmp_path: Path, image: str, bound: bool
+) -> None:
+    orchestrator, wanted = make(bound), spec(image)
+    settle(orchestrator, wanted)
+    claimed = orchestrator.claim(wanted.id)
+    assert claimed is not None
+    function = {"function_id": str(uuid.uuid4()), "entry": "main.main"}
+    loader = WorkerClient(claimed.id, claimed.address, bytes(32), 1)
+    limits = LIMITS | {"memory_size": 64 * MB}
+    boot_id = loader.load(function | limits, pack(FUNCTIONS[image]), 20).boot_id
+    client = WorkerClient(claimed.id, claimed.address, bytes(32), 1, boot_id)
+    execution_id = str(uuid.uuid4())
+    with closing(loader), closing(client), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.execute, execution_id, None, 20)
+        wait_until(lambda: b"sleep\x00600" in commands(claimed.id), 20, "what it leaves")
+        assert orchestrator.release(wanted.id, claimed.id) is False
+        outcome = asked.result()
+    assert (outcome.status, outcome.output, outcome.log) == ("success", 0, "begun\n")
+    wait_until(lambda: orchestrator.release(wanted.id, claimed.id), 20, "its end")
+    assert commands(claimed.id) == b""
+    remove(orchestrator, wanted.id)
+    assert pids(tmp_path) == set()
+
+
+def commands(worker_id: str) -> bytes:
+    """The command lines of all processes that bear a worker's id in their environment."""
+    found = b""
+    mark = f"QINLING_WORKER_ID={worker_id}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                found += (folder / "cmdline").read_bytes()
+    return found

@@ -130,6 +130,23 @@ def test_sys_exit_is_a_failure_like_any_other(worker: Worker) -> None:
     assert worker.settle() == pids
 
 
+NESTED = "def main():\n a = []\n for _ in range({} - 1): a = [a]\n return a"
+
+
+def test_what_is_nested_as_deep_as_it_may_be_passes_both_ways(worker: Worker) -> None:
+    worker.specialize("def main(a): return {'a': a}")
+    given: dict[str, object] = {"a": "[[{"}
+    for _ in range(63):
+        given = {"a": given}
+    answer = worker.run(json.dumps(given))
+    assert (answer["status"], answer["output"]) == ("success", given)
+    for levels in (1, 910, 1000, 100_000):
+        text = '{"a":' * levels + json.dumps(given) + "}" * levels
+        answer = worker.run(text)
+        assert answer["status"] == "failed"
+        assert answer["output"] == "input is nested deeper than 64 levels"
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -137,6 +154,9 @@ def test_sys_exit_is_a_failure_like_any_other(worker: Worker) -> None:
         ("def main(): return float('nan')", "no JSON"),
         ("def main():\n a = []\n a.append(a)\n return a", "no JSON"),
         ("def main(): return 'x' * 3_000_000", "larger than 2097152 bytes"),
+        (NESTED.format(65), "result is nested deeper than 64 levels"),
+        (NESTED.format(978), "result is nested deeper than 64 levels"),
+        (NESTED.format(100_000), "result is nested deeper than 64 levels"),
         ("class E(Exception):\n def __str__(self): return 1 / 0\ndef main(): raise E", "Zero"),
     ],
 )

@@ -1,0 +1,95 @@
+'use strict'
+// Executions of a worker, known by their ids: an id is never run twice while it is known. Answers
+// are kept until they are acknowledged, within bounds.
+
+const { Refusal } = require('./order')
+
+// Answers that are kept, and bytes of them; at least the newest one is.
+const ANSWERS = 1000
+const BYTES = 16 << 20
+
+class Executions {
+  constructor (most) {
+    this._most = most
+    this._known = new Map()
+    // Those of them that have ended, in that order.
+    this._ended = new Map()
+    this._bytes = 0
+    this._running = 0
+    this._closed = false
+    this._changed = () => {}
+  }
+
+  /** Its answer (a Buffer), of the run that is known, or of the one that is begun by this. */
+  answer (id, run) {
+    const known = this._known.get(id)
+    if (known) return known.done
+    if (this._closed) throw new Refusal(410, 'this worker is draining')
+    if (this._running >= this._most) throw new Refusal(429, 'as many executions run as may at once')
+    const execution = { id, answer: null, cancelled: false, kill: null, endedAt: 0 }
+    this._known.set(id, execution)
+    this._running++
+    execution.done = run(execution).then((answer) => this._end(execution, answer))
+    return execution.done
+  }
+
+  get (id) {
+    return this._known.get(id)
+  }
+
+  /** Cancel it if it runs, forget its answer if it has ended. */
+  remove (id) {
+    const execution = this._known.get(id)
+    if (!execution) return
+    if (execution.answer) {
+      this._forget(execution)
+      this._changed()
+    } else {
+      execution.cancelled = true
+      if (execution.kill) execution.kill()
+    }
+  }
+
+  close () {
+    this._closed = true
+  }
+
+  /** Until none runs, and answers were acknowledged or are that old (milliseconds). */
+  async untilDone (grace) {
+    for (;;) {
+      const newest = Math.max(0, ...[...this._ended.values()].map((each) => each.endedAt))
+      const left = newest + grace - Date.now()
+      if (!this._running && (!this._ended.size || left <= 0)) return
+      await new Promise((resolve) => {
+        this._changed = resolve
+        if (!this._running) setTimeout(resolve, left)
+      })
+    }
+  }
+
+  _end (execution, answer) {
+    this._running--
+    execution.answer = answer
+    execution.endedAt = Date.now()
+    if (execution.cancelled) {
+      // Who has cancelled it does not ask again.
+      this._known.delete(execution.id)
+    } else {
+      this._ended.set(execution.id, execution)
+      this._bytes += answer.length
+      while (this._ended.size > 1 && (this._ended.size > ANSWERS || this._bytes > BYTES)) {
+        this._forget(this._ended.values().next().value)
+      }
+    }
+    this._changed()
+    return answer
+  }
+
+  _forget (execution) {
+    this._ended.delete(execution.id)
+    this._known.delete(execution.id)
+    this._bytes -= execution.answer.length
+  }
+}
+
+module.exports = { Executions }

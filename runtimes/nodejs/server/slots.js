@@ -1,0 +1,180 @@
+'use strict'
+// Keeps as many processes ready as executions may run at once. One is started before there is a
+// function, so that it has only to be imported. An execution takes one and gives it back; one that
+// is not sound any more is ended, with all that its execution has left, and replaced.
+
+const { Child, Trouble } = require('./child')
+const { Log } = require('./log')
+const { EXHAUSTED } = require('./order')
+const processes = require('./processes')
+
+// Milliseconds until it is given up to start a slot, and between two attempts.
+const PATIENCE = 5000
+const PAUSE = 50
+// Milliseconds that a new process may take to be there.
+const APPEAR = 10000
+// Bytes of a result, where no function has said how many: it has none yet.
+const NO_RESULT = 1 << 23
+
+/** The function cannot be had; `log` is for those who run it. */
+class Unimportable extends Error {
+  constructor (text, log) {
+    super(text)
+    this.log = log
+  }
+}
+
+class Slots {
+  constructor (folder) {
+    this._folder = folder
+    this._order = null
+    this._all = new Set()
+    this._ready = []
+    this._waiting = []
+    this._closed = false
+    // Where it is told so, nobody else has this user: whatever that runs is of this worker.
+    this._alone = Boolean(process.env.QINLING_WORKER_MAX_PROCESSES || process.env.QINLING_NODE_ALONE)
+    this._spare = new Child(NO_RESULT)
+  }
+
+  /** Import the function, and from then on keep slots ready; the first failure is thrown. */
+  async start (order) {
+    this._order = order
+    const first = await this._begin()
+    this._offer(first)
+    for (let n = 1; n < order.concurrency; n++) this._replace()
+  }
+
+  /** A slot, waited for; to be given back. */
+  async take () {
+    const begun = processes.lastPid()
+    for (;;) {
+      const slot = this._ready.pop() || await new Promise((resolve, reject) => {
+        this._waiting.push({ resolve, reject })
+        this._fill()
+      })
+      if (!slot.child.ended && slot.child.quiet) return Object.assign(slot, { begun })
+      this._end(slot)
+    }
+  }
+
+  /** After an execution; what it has left running is ended. */
+  giveBack (slot, reusable) {
+    let sound = reusable && slot.child.isAlone()
+    if (slot.begun !== processes.lastPid()) {
+      for (const pid of processes.strays(process.env.QINLING_WORKER_ID, this._alone)) {
+        sound = false
+        processes.killTree(pid)
+      }
+    }
+    if (sound) this._offer(slot)
+    else this._end(slot)
+  }
+
+  async close () {
+    this._closed = true
+    const children = [...[...this._all].map((slot) => slot.child), this._spare].filter(Boolean)
+    for (const child of children) child.kill()
+    await Promise.all(children.map((child) => child.gone))
+    for (const pid of processes.strays(process.env.QINLING_WORKER_ID, this._alone)) {
+      processes.killTree(pid)
+    }
+  }
+
+  _offer (slot) {
+    this._all.add(slot)
+    const waiting = this._waiting.shift()
+    if (waiting) waiting.resolve(slot)
+    else this._ready.push(slot)
+  }
+
+  _end (slot) {
+    slot.child.kill()
+    // Its place is free once it is gone, with what it held.
+    slot.child.gone.then(() => {
+      this._all.delete(slot)
+      this._replace()
+    })
+  }
+
+  _fill () {
+    // Asked for anew: what failed once may have been the moment's fault.
+    if (this._all.size < this._order.concurrency && !this._starting) this._replace()
+  }
+
+  async _replace () {
+    if (this._closed) return
+    this._starting = (this._starting || 0) + 1
+    try {
+      this._offer(await this._begin())
+    } catch (error) {
+      for (const { reject } of this._waiting.splice(0)) reject(error)
+    } finally {
+      this._starting--
+    }
+  }
+
+  /** A slot that has imported the function. */
+  async _begin () {
+    const until = performance.now() + PATIENCE
+    for (;;) {
+      const child = this._spare || new Child(this._order.max_result_size)
+      this._spare = null
+      const slot = { child }
+      this._all.add(slot)
+      try {
+        await appear(child)
+        await this._import(child)
+        slot.memory = child.resident() + this._order.memory_size
+        await child.limitData(this._order.memory_size)
+        return slot
+      } catch (error) {
+        child.kill()
+        this._all.delete(slot)
+        if (error instanceof Unimportable || this._closed) throw error
+        // It never was there: there are too many processes for another one.
+        if (performance.now() > until) {
+          throw new Unimportable(EXHAUSTED, `No process could be started: ${error.message}\n`)
+        }
+        await new Promise((resolve) => setTimeout(resolve, PAUSE))
+      }
+    }
+  }
+
+  async _import (child) {
+    const order = this._order
+    const log = new Log(order.max_log_size)
+    let text
+    let trace = null
+    try {
+      const answer = await child.ask(
+        { folder: this._folder, entry: order.entry, most: order.max_result_size },
+        performance.now() + order.import_timeout * 1000,
+        child.resident() + order.import_memory, log)
+      if (Array.isArray(answer) && answer[0] === null) return
+      if (Array.isArray(answer) && answer.length === 2 && answer.every((each) => typeof each === 'string')) {
+        [text, trace] = answer
+      } else text = 'The import failed: its process has said what cannot be'
+    } catch (error) {
+      if (!(error instanceof Trouble)) throw error
+      text = {
+        late: `The import took longer than ${order.import_timeout} s`,
+        exhausted: `The import was stopped: ${error.message}`,
+        gone: `The import failed: ${error.message}`
+      }[error.kind]
+    }
+    throw new Unimportable(text, log.text(trace === null ? text + '\n' : trace))
+  }
+}
+
+/** Wait until its program runs. */
+async function appear (child) {
+  const late = setTimeout(() => child.kill(), APPEAR)
+  try {
+    await child.there
+  } finally {
+    clearTimeout(late)
+  }
+}
+
+module.exports = { Slots, Unimportable }
