@@ -5,19 +5,24 @@ watcher, if it has none yet: it asks the database for workers, and for more of
 them, until it has a place itself; the others wait for what it finds.
 """
 
+import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qinling import exceptions
 from qinling.execution.worker import WorkerClient
 
-# Seconds between two looks at the workers' rows: at first, and at most.
-_LOOK_EVERY = 0.004
+# Seconds from the first look at the workers' rows to the second, by which no worker that was wanted
+# then can have its function. From there on it is looked often, for as long as a worker takes that
+# needs not wait for a free one, and then less and less often.
+_SOONEST = 0.02
+_LOOK_EVERY = 0.005
+_OFTEN = 16
+_SLOWER = 1.5
 _LOOK_AT_MOST = 0.25
-_SLOWER = 1.3
 # Seconds after which what is wanted is said again.
 _SAY_AGAIN = 2.0
 # Seconds for which a worker that said that it is busy is believed.
@@ -142,7 +147,7 @@ class Line:
     def _watch(self, deadline: float) -> None:
         """Find more workers until one has a place. The lock is held, but for looks and words."""
         self._watched = True
-        pause, said, said_at = _LOOK_EVERY, 0, 0.0
+        pauses, said, said_at = _pauses(), 0, 0.0
         try:
             while not self._has_place() and time.monotonic() < deadline:
                 needed, known = (
@@ -164,8 +169,8 @@ class Line:
                     self._changed.acquire()
                 self._see(found.serving)
                 if not self._has_place():
-                    self._changed.wait(min(pause, max(deadline - time.monotonic(), 0.0)))
-                    pause = min(pause * _SLOWER, _LOOK_AT_MOST)
+                    left = deadline - time.monotonic()
+                    self._changed.wait(min(next(pauses), max(left, 0.0)))
         finally:
             self._watched = False
             # One of those who wait is the next watcher.
@@ -204,3 +209,12 @@ class Line:
             if seat is None or seat.client is not client:
                 self._seats[worker_id] = Seat(client)
                 self._changed.notify_all()
+
+
+def _pauses() -> Iterator[float]:
+    yield _SOONEST
+    yield from itertools.repeat(_LOOK_EVERY, _OFTEN)
+    pause = _LOOK_EVERY
+    while True:
+        pause = min(pause * _SLOWER, _LOOK_AT_MOST)
+        yield pause
