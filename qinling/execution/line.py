@@ -68,6 +68,7 @@ class Line:
         self._seats: dict[str, Seat] = {}
         self._waiting = 0
         self._watched = False
+        self._looked_at = -math.inf
 
     def idle(self) -> bool:
         """Whether nobody has a place, or waits for one."""
@@ -92,10 +93,7 @@ class Line:
         with self._changed:
             self._waiting += 1
             try:
-                while True:
-                    client = self._take()
-                    if client is not None:
-                        return client
+                while (client := self._take()) is None:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         raise exceptions.NoWorker("no worker was free in time")
@@ -103,8 +101,12 @@ class Line:
                         self._changed.wait(left)
                     else:
                         self._watch(deadline)
+                return client
             finally:
                 self._waiting -= 1
+                # One of those who wait watches, and none of them waits beside a free place.
+                if self._waiting and (not self._watched or self._has_place()):
+                    self._changed.notify()
 
     def give_back(self, client: WorkerClient) -> None:
         """An execution has ended."""
@@ -149,6 +151,8 @@ class Line:
         self._watched = True
         pauses, said, said_at = _pauses(), 0, 0.0
         try:
+            # Whoever watched before has just looked.
+            self._pause(self._looked_at + _SOONEST - time.monotonic(), deadline)
             while not self._has_place() and time.monotonic() < deadline:
                 needed, known = (
                     self._needed(),
@@ -157,7 +161,7 @@ class Line:
                 self._changed.release()
                 try:
                     found = self._look(known)
-                    now = time.monotonic()
+                    now = self._looked_at = time.monotonic()
                     there = len(found.serving) + found.coming
                     if self._all_busy(found):
                         needed = max(needed, there + 1)
@@ -169,12 +173,16 @@ class Line:
                     self._changed.acquire()
                 self._see(found.serving)
                 if not self._has_place():
-                    left = deadline - time.monotonic()
-                    self._changed.wait(min(next(pauses), max(left, 0.0)))
+                    enough = len(found.serving) >= self._most
+                    self._pause(_BUSY if enough else next(pauses), deadline)
         finally:
             self._watched = False
-            # One of those who wait is the next watcher.
-            self._changed.notify_all()
+
+    def _pause(self, seconds: float, deadline: float) -> None:
+        """Wait for a place that is given back, for so long."""
+        seconds = min(seconds, deadline - time.monotonic())
+        if seconds > 0 and not self._has_place():
+            self._changed.wait(seconds)
 
     def _needed(self) -> int:
         running = sum(seat.in_flight for seat in self._seats.values())
@@ -208,7 +216,7 @@ class Line:
             seat = self._seats.get(worker_id)
             if seat is None or seat.client is not client:
                 self._seats[worker_id] = Seat(client)
-                self._changed.notify_all()
+                self._changed.notify()
 
 
 def _pauses() -> Iterator[float]:
