@@ -43,8 +43,10 @@ VERSION = "1.1"
 # Casts that wait for a bus that is slow or away; more of them are dropped.
 _QUEUE_SIZE = 1000
 # Seconds that a request gets for its answer before its cast is sent: the two would
-# take the interpreter from each other at each of their system calls.
+# take the interpreter from each other at each of their system calls. Who wants a
+# worker for a function waits for what comes of the cast.
 _HEAD_START = 0.005
+_AT_ONCE = "update_function"
 # Seconds between attempts to start consuming while the bus is away at start.
 _CONNECT_PAUSE = 1.0
 
@@ -157,9 +159,9 @@ class EngineClient:
             cast = self._casts.get()
             if cast is None:
                 return
-            if idle:
-                time.sleep(_HEAD_START)
             asked_by, method, arguments = cast
+            if idle and method != _AT_ONCE:
+                time.sleep(_HEAD_START)
             asked_by.update_store()
             try:
                 self._client.cast(asked_by, method, **arguments)

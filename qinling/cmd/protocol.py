@@ -34,6 +34,8 @@ _MAX_LINE = 4096  # bytes of a chunk's head or of a trailer
 _MAX_TRAILERS = 100
 # Seconds from the first byte of a request to the end of its headers.
 HEAD_TIME = 5.0
+# Bytes of a body that nobody has read, and that are thrown away so that its connection can be kept.
+_MAX_SKIPPED = 64 * 1024
 # Seconds that what a client still sends is thrown away after its answer, and
 # that it may pause meanwhile.
 _LINGER = 5.0
@@ -155,6 +157,14 @@ class _Reader(makefile.StreamReader):
             self._read_pos = 0
         return len(self._read_buf) >= self.buffer_size or self.has_head()
 
+    def has(self, size: int) -> bool:
+        """Whether so many bytes have come, without waiting for them."""
+        before = -1
+        while before < (there := len(self._read_buf) - self._read_pos) < size:
+            before = there
+            self.gather()
+        return there >= size
+
     def has_head(self) -> bool:
         """Whether a request line and headers are there, or what ends like them."""
         there = self._read_buf[self._read_pos :]
@@ -207,7 +217,12 @@ class _Request(cheroot_server.HTTPRequest):
             self.conn.wfile.write(b"0\r\n\r\n")
 
     def send_headers(self) -> None:
-        unread = not self._chunks.ended if self.chunked_read else self.rfile.remaining
+        if self.chunked_read:
+            unread = not self._chunks.ended
+        else:
+            left = self.rfile.remaining
+            # What has come is thrown away.
+            unread = left > _MAX_SKIPPED or not self.conn.rfile.has(left)
         if unread:
             # Read on, it would be taken for the next request.
             self.close_connection = self.conn.unread = True

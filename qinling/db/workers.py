@@ -38,6 +38,11 @@ _SERVING = sa.select(*_COLUMNS).where(
     Table.c.function_version == sa.bindparam("function_version"),
     Table.c.revision == sa.bindparam("revision"),
 )
+_HOLD = (
+    sa.select(Table.c.id)
+    .where(Table.c.id == sa.bindparam("worker_id"), Table.c.status == WorkerStatus.READY)
+    .with_for_update(read=True)
+)
 
 
 def _worker(row: sa.Row[Any]) -> Worker:
@@ -112,10 +117,7 @@ def hold(connection: sa.Connection, worker_id: str) -> bool:
 
     :returns: False when it is let go already.
     """
-    query = sa.select(Table.c.id).where(
-        Table.c.id == worker_id, Table.c.status == WorkerStatus.READY
-    )
-    return connection.execute(query.with_for_update(read=True)).scalar() is not None
+    return connection.execute(_HOLD, {"worker_id": worker_id}).scalar() is not None
 
 
 def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:

@@ -144,7 +144,8 @@ class Claims:
         was hidden with another secret.
         """
         wanted = {_code(each): each.wanted for each in asked}
-        revisions = self._db.read(functions.revisions, {row.function_id for row in rows})
+        having = {row.function_id for row in rows}
+        revisions = self._db.read(functions.revisions, having) if rows else {}
         current: dict[Code, list[workers.Worker]] = defaultdict(list)
         leaving = []
         for row in rows:

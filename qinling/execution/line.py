@@ -5,19 +5,24 @@ watcher, if it has none yet: it asks the database for workers, and for more of
 them, until it has a place itself; the others wait for what it finds.
 """
 
+import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from qinling import exceptions
 from qinling.execution.worker import WorkerClient
 
-# Seconds between two looks at the workers' rows: at first, and at most.
-_LOOK_EVERY = 0.004
+# Seconds from the first look at the workers' rows to the second, by which no worker that was wanted
+# then can have its function. From there on it is looked often, for as long as a worker takes that
+# needs not wait for a free one, and then less and less often.
+_SOONEST = 0.02
+_LOOK_EVERY = 0.005
+_OFTEN = 16
+_SLOWER = 1.5
 _LOOK_AT_MOST = 0.25
-_SLOWER = 1.3
 # Seconds after which what is wanted is said again.
 _SAY_AGAIN = 2.0
 # Seconds for which a worker that said that it is busy is believed.
@@ -63,6 +68,7 @@ class Line:
         self._seats: dict[str, Seat] = {}
         self._waiting = 0
         self._watched = False
+        self._looked_at = -math.inf
 
     def idle(self) -> bool:
         """Whether nobody has a place, or waits for one."""
@@ -87,10 +93,7 @@ class Line:
         with self._changed:
             self._waiting += 1
             try:
-                while True:
-                    client = self._take()
-                    if client is not None:
-                        return client
+                while (client := self._take()) is None:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         raise exceptions.NoWorker("no worker was free in time")
@@ -98,8 +101,12 @@ class Line:
                         self._changed.wait(left)
                     else:
                         self._watch(deadline)
+                return client
             finally:
                 self._waiting -= 1
+                # One of those who wait watches, and none of them waits beside a free place.
+                if self._waiting and (not self._watched or self._has_place()):
+                    self._changed.notify()
 
     def give_back(self, client: WorkerClient) -> None:
         """An execution has ended."""
@@ -142,8 +149,10 @@ class Line:
     def _watch(self, deadline: float) -> None:
         """Find more workers until one has a place. The lock is held, but for looks and words."""
         self._watched = True
-        pause, said, said_at = _LOOK_EVERY, 0, 0.0
+        pauses, said, said_at = _pauses(), 0, 0.0
         try:
+            # Whoever watched before has just looked.
+            self._pause(self._looked_at + _SOONEST - time.monotonic(), deadline)
             while not self._has_place() and time.monotonic() < deadline:
                 needed, known = (
                     self._needed(),
@@ -152,7 +161,7 @@ class Line:
                 self._changed.release()
                 try:
                     found = self._look(known)
-                    now = time.monotonic()
+                    now = self._looked_at = time.monotonic()
                     there = len(found.serving) + found.coming
                     if self._all_busy(found):
                         needed = max(needed, there + 1)
@@ -164,12 +173,16 @@ class Line:
                     self._changed.acquire()
                 self._see(found.serving)
                 if not self._has_place():
-                    self._changed.wait(min(pause, max(deadline - time.monotonic(), 0.0)))
-                    pause = min(pause * _SLOWER, _LOOK_AT_MOST)
+                    enough = len(found.serving) >= self._most
+                    self._pause(_BUSY if enough else next(pauses), deadline)
         finally:
             self._watched = False
-            # One of those who wait is the next watcher.
-            self._changed.notify_all()
+
+    def _pause(self, seconds: float, deadline: float) -> None:
+        """Wait for a place that is given back, for so long."""
+        seconds = min(seconds, deadline - time.monotonic())
+        if seconds > 0 and not self._has_place():
+            self._changed.wait(seconds)
 
     def _needed(self) -> int:
         running = sum(seat.in_flight for seat in self._seats.values())
@@ -203,4 +216,13 @@ class Line:
             seat = self._seats.get(worker_id)
             if seat is None or seat.client is not client:
                 self._seats[worker_id] = Seat(client)
-                self._changed.notify_all()
+                self._changed.notify()
+
+
+def _pauses() -> Iterator[float]:
+    yield _SOONEST
+    yield from itertools.repeat(_LOOK_EVERY, _OFTEN)
+    pause = _LOOK_EVERY
+    while True:
+        pause = min(pause * _SLOWER, _LOOK_AT_MOST)
+        yield pause

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from tests.bench import (
     calls,
+    carry,
     executions,
     kubernetes,
     load,
+    overload,
+    owners,
     pages,
     peaks,
     pools,
@@ -39,6 +42,9 @@ FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "warm": executions.warm,
     "first": executions.first,
     "timeouts": executions.timeouts,
+    "overload": overload.overload,
+    "carry": carry.carry,
+    "owners": owners.owners,
     "restart": resync.restart,
     "settled": resync.settled,
     "start": start.start,

@@ -12,7 +12,7 @@ class MemoryOrchestrator:
     """Implements ``base.Orchestrator``: a pool is ready as soon as it was asked for, and says so.
 
     :param complete: pools that it was never asked for are there, whole, as after a restart of the
-        engine; otherwise there is nothing at first.
+        engine, and so are claimed workers; otherwise there is nothing at first.
     """
 
     one_host = False
@@ -59,8 +59,8 @@ class MemoryOrchestrator:
     def claim(self, _pool_id: str) -> base.Worker | None:
         raise AssertionError("no function wants a worker here")
 
-    def claimed(self, _pool_id: str, _known: Collection[str] = ()) -> Mapping[str, bool]:
-        return {}
+    def claimed(self, _pool_id: str, known: Collection[str] = ()) -> Mapping[str, bool]:
+        return dict.fromkeys(known, True) if self._complete else {}
 
     def release(self, _pool_id: str, _worker_id: str) -> bool:
         raise AssertionError("no function has a worker here")

@@ -62,14 +62,14 @@ def memory(site: Site) -> Iterator[Figure]:
         ("engine", [installation.engine.pid], 130),
         ("worker", sorted(workers), 15),
     ):
-        note = f"resident: {max(_resident(pid, 'Rss') for pid in pids):.1f} MB"
-        samples = [_resident(pid, "Pss") for pid in pids]
+        note = f"resident: {max(resident(pid, 'Rss') for pid in pids):.1f} MB"
+        samples = [resident(pid, "Pss") for pid in pids]
         yield report.at_most(f"idle PSS, {name}", samples, allowed, "MB", note=note)
     client.delete(runtime["id"])
     client.wait_gone(runtime["id"])
 
 
-def _resident(pid: int, kind: str) -> float:
+def resident(pid: int, kind: str) -> float:
     """MB (10⁶ bytes) of a process's memory; ``Pss`` shares out what others map too."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     found = re.search(rf"^{kind}:\s+(\d+) kB$", rollup, re.MULTILINE)

@@ -40,11 +40,11 @@ class _Said:
     now: float
 
 
-class _Engine(Process):
+class Engine(Process):
     """The program `tests.bench.engine`."""
 
-    def __init__(self, site: Site, config: Path, *options: str) -> None:
-        program = [sys.executable, "-m", "tests.bench.engine", "--config-file", str(config)]
+    def __init__(self, site: Site, file: Path, *options: str) -> None:
+        program = [sys.executable, "-m", "tests.bench.engine", "--config-file", str(file)]
         super().__init__(
             [*program, *options], site.root / "engine.log", cwd=Path(__file__).parents[2]
         )
@@ -66,13 +66,15 @@ class _Engine(Process):
 
 
 @contextlib.contextmanager
-def _table(site: Site) -> Iterator[Table]:
+def table_of(site: Site) -> Iterator[Table]:
+    """A database of its own."""
     table = Table.in_new_database(site.mariadb)
     yield table
     site.mariadb.drop_database(table.url)
 
 
-def _config(site: Site, table: Table, options: str = "") -> Path:
+def config(site: Site, table: Table, options: str = "") -> Path:
+    """The configuration of an engine on it."""
     bus = f"[DEFAULT]\ntransport_url = {site.rabbitmq.url()}\n"
     return table.write_config(site.root / "engine.conf", bus + options)
 
@@ -82,8 +84,8 @@ def restart(site: Site) -> Iterator[Figure]:
     whole: list[float] = []
     engine_only: list[float] = []
     cpu: list[float] = []
-    with _table(site) as table:
-        config = _config(site, table)
+    with table_of(site) as table:
+        file = config(site, table)
         say(f"measuring {_UNSETTLED} unsettled rows after a restart")
         for _ in range(_RESTARTS):
             table.fill(
@@ -97,7 +99,7 @@ def restart(site: Site) -> Iterator[Figure]:
             )
             left = _UNSETTLED - table.count("status = 'deleting'")
             began = time.monotonic()
-            with _Engine(site, config) as engine:
+            with Engine(site, file) as engine:
                 wait_until(lambda: not table.count("settled = 0"), 120, "all rows settled")
                 ended = time.monotonic()
                 whole.append(ended - began)
@@ -114,7 +116,7 @@ def restart(site: Site) -> Iterator[Figure]:
 
 def settled(site: Site) -> Iterator[Figure]:
     """10,000 settled runtimes at the default interval, and one whole round at a short one."""
-    with _table(site) as table:
+    with table_of(site) as table:
         table.fill(_SETTLED)
         yield from _cpu(site, table)
         yield from _round(site, table)
@@ -122,7 +124,7 @@ def settled(site: Site) -> Iterator[Figure]:
 
 def _cpu(site: Site, table: Table) -> Iterator[Figure]:
     say(f"measuring the engine's processor time with {_SETTLED} settled rows, for {_WINDOW:.0f} s")
-    with _Engine(site, _config(site, table), "--complete") as engine:
+    with Engine(site, config(site, table), "--complete") as engine:
         # Past what a start costs.
         engine.wait_for_line("The engine is running", 30)
         time.sleep(10)
@@ -155,7 +157,7 @@ def _cpu(site: Site, table: Table) -> Iterator[Figure]:
 def _round(site: Site, table: Table) -> Iterator[Figure]:
     say(f"measuring a whole round in {_SHORT_INTERVAL:.0f} s")
     options = f"[engine]\nsettled_interval = {_SHORT_INTERVAL}\n"
-    with _Engine(site, _config(site, table, options), "--complete") as engine:
+    with Engine(site, config(site, table, options), "--complete") as engine:
         started = engine.started_at()
         wait_until(lambda: engine.ask().pools == _SETTLED, 120, "each row looked at", pause=0.2)
         seconds = time.monotonic() - started

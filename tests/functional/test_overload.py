@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.deployment import Client, Standalone, measured, running
 from tests.fixtures.process import wait_until
-from tests.fixtures.rawhttp import JSON, NOBODY, Answer, request
+from tests.fixtures.rawhttp import JSON, NOBODY, Answer, exchange, request
 
 LIMIT = 3
 MAX_INPUT = 64 * 1024
@@ -84,6 +84,9 @@ def test_what_would_be_too_many_is_refused_at_once_and_other_calls_are_answered(
             answer = client.call("POST", EXECUTIONS, json=body | more)
             assert "try again" in Answer.of(answer).refused(429)
             assert answer.headers["Retry-After"] == "1"
+        # The connection is good for the next call, though nobody has read the body.
+        answers = exchange(service.url, data + request("GET", f"/v1/runtimes/{runtime_id}"))
+        assert [answer.status for answer in answers] == [429, 200]
         assert measured(lambda: client.show(runtime_id)) < AT_ONCE
         assert under_way(client) == waiting
         for execution in waiting:

@@ -33,6 +33,9 @@ _FAILURES = 3
 _BACKOFF = 0.5
 _MAX_BACKOFF = 60.0
 _MAX_DOUBLINGS = 7
+# Seconds for which a pool that still has free workers leaves a claimed one's place
+# empty: the start of another would take the processors from the function's.
+_REFILL_PAUSE = 0.25
 # How much of a worker's log goes into a reason (bytes read, characters told).
 _LOG_TAIL = 2048
 _REASON_LINE = 200
@@ -119,16 +122,21 @@ class LocalOrchestrator:
             if pool is None:
                 return None
             buried = self._bury(pool)
-            for entry in pool.workers:
-                ready = self._watch.track(pool_id, entry) is Health.READY
-                if ready and entry.image == pool.image and not entry.retiring:
-                    pool.claim(entry)
-                    self._state.save(pool)
-                    self._notify(pool_id)
-                    return base.Worker(entry.id, pool_id, f"127.0.0.1:{entry.port}")
-            if buried:
+            free = [
+                entry
+                for entry in pool.workers
+                if self._watch.track(pool_id, entry) is Health.READY
+                and entry.image == pool.image
+                and not entry.retiring
+            ]
+            if free:
+                pool.claim(free[0])
+            if free or buried:
                 self._state.save(pool)
-            return None
+            if not free:
+                return None
+            self._watch.tell(pool_id, _REFILL_PAUSE if len(free) > 1 else 0.0)
+            return base.Worker(free[0].id, pool_id, f"127.0.0.1:{free[0].port}")
 
     def claimed(
         self,

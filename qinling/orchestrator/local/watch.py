@@ -132,6 +132,10 @@ class Watch:
                 self._loop.call_soon_threadsafe(self._begin, watched)
             return watched.health
 
+    def tell(self, pool_id: str, pause: float) -> None:
+        """Notify of a pool in so many seconds."""
+        self._loop.call_soon_threadsafe(self._loop.call_later, pause, self._notify, pool_id)
+
     def retire(self, pool_id: str, entry: WorkerEntry, grace: float | None = None) -> None:
         """Tell a tracked worker to end; kill it when it does not in time.
 

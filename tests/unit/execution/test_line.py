@@ -187,3 +187,26 @@ def test_a_failure_of_the_database_is_told_to_who_looked_and_the_others_go_on(
         broken.take(soon())
     rows.bring(1)
     assert broken.take(soon()).id == "w0"
+
+
+def test_places_go_from_one_to_the_next_without_a_look_for_each(rows: Rows, line: Line) -> None:
+    rows.bring(1)
+    rows.answer = lambda _number: None
+    taken = [line.take(soon()) for _ in range(CONCURRENCY)]
+    ended = threading.Semaphore(0)
+
+    def run() -> None:
+        line.give_back(line.take(soon()))
+        ended.release()
+
+    threads = [threading.Thread(target=run) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: rows.wanted, DEADLINE, "the line has asked for more")
+    before = rows.looks
+    for client in taken:
+        line.give_back(client)
+    for thread in threads:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+    assert rows.looks - before < 20
