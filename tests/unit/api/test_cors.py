@@ -55,9 +55,8 @@ def preflight(
 def test_a_browser_is_told_that_the_page_may_send_what_a_client_sends(
     api: Api, method: str
 ) -> None:
-    answer = preflight(
-        api, method, "x-auth-token,content-type,x-openstack-request-id,idempotency-key"
-    )
+    sent = "x-auth-token,content-type,x-openstack-request-id,idempotency-key"
+    answer = preflight(api, method, sent)
     assert answer.code == 200
     assert answer.headers["access-control-allow-origin"] == PAGE
     assert answer.headers["access-control-allow-methods"] == method
