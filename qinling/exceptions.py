@@ -174,6 +174,14 @@ class ClusterRefusal(OrchestratorError):
         self.status = status
 
 
+class RunRefused(OrchestratorError):
+    """A run of an image can never be as it was asked for."""
+
+
+class RunLost(OrchestratorError):
+    """A run was begun, and nobody will ever know how it ended."""
+
+
 class StaleRevision(OrchestratorError):
     """What was asked for is older than what is there already, ``revision``."""
 

@@ -106,7 +106,11 @@ class Client:
 
     def text(self, path: str, query: Mapping[str, str]) -> str:
         """An answer that is no JSON, as a log."""
-        return self._call(_Request("GET", path, query)).decode(errors="replace")
+        return self.content(path, query).decode(errors="replace")
+
+    def content(self, path: str, query: Mapping[str, str]) -> bytes:
+        """The same as it came."""
+        return self._call(_Request("GET", path, query))
 
     @contextlib.contextmanager
     def watch(self, path: str, query: Mapping[str, str], seconds: int) -> Iterator["Watch"]:

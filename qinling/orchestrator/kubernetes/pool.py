@@ -25,6 +25,7 @@ from qinling.orchestrator.kubernetes.client import Client
 from qinling.orchestrator.kubernetes.hints import Hints
 from qinling.orchestrator.kubernetes.manifests import Manifest
 from qinling.orchestrator.kubernetes.observe import Deployment
+from qinling.orchestrator.kubernetes.runs import Runs
 from qinling.orchestrator.kubernetes.seen import Seen
 from qinling.orchestrator.kubernetes.wake import Waker
 from qinling.orchestrator.kubernetes.watch import Watcher
@@ -106,10 +107,13 @@ class KubernetesOrchestrator:
                 (self._pods_path, self._pods),
             )
         ]
+        self.runs = Runs(self._client, self._pods_path, self._templates, self._guard, self._relist)
         for watcher in self._watchers:
             watcher.start()
+        self.runs.start()
 
     def stop(self) -> None:
+        self.runs.stop(_STOP_TIMEOUT)
         for watcher in self._watchers:
             watcher.stop(_STOP_TIMEOUT)
 

@@ -19,7 +19,7 @@ from oslo_log import log
 
 from qinling import exceptions
 from qinling.orchestrator import base
-from qinling.orchestrator.local import guard, images, process, state
+from qinling.orchestrator.local import guard, images, process, runs, state
 from qinling.orchestrator.local.watch import End, Health, Watch
 
 LOG = log.getLogger(__name__)
@@ -59,10 +59,14 @@ class LocalOrchestrator:
         self._images = images.Images(conf.local.images)
         self._state = state.StateDir(conf.local.state_dir)
         self._uid_base: int | None = None
+        self.runs = runs.Runs(
+            self._state.runs, self._images, conf.execution.max_log_size + 1, bound
+        )
 
     def start(self, notify: base.Notify) -> None:
         self._state.prepare()
         self._choose_isolation()
+        self.runs.start(self._uid_base)
         self._notify = notify
         self._watch = Watch(
             notify,

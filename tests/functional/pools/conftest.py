@@ -27,6 +27,7 @@ IMAGES: dict[str, list[str]] = {
     "python3:2": WORKER,
     "crashing": ["/bin/sh", "-c", "echo starting; echo out of luck >&2; exit 3"],
     "deaf": ["/bin/sleep", "1000"],
+    "tool": ["/usr/bin/env"],
 }
 
 #: Manifests count seconds; those of the tests' cluster are shorter.
