@@ -57,6 +57,7 @@ class Resync:
             for name, work, pause in (
                 ("unsettled", self._unsettled, self._options.unsettled_interval),
                 ("settled", self._settled, min(_STEP, self._options.settled_interval / 10)),
+                ("runs", self._runs, self._options.unsettled_interval),
                 ("idle", self._idle, self._options.function_service_expiration / 10),
                 ("orphans", self.sweep, max(1.0, self._options.orphan_grace / 10)),
             )
@@ -98,9 +99,8 @@ class Resync:
             self._reconciler.offer(Key(claims.KIND, runtime_id))
         for worker_id in self._db.read(workers.loading):
             self._loads.offer(Key(claims.LOAD, worker_id))
-        self._look_at_runs()
 
-    def _look_at_runs(self) -> None:
+    def _runs(self) -> None:
         """Offer the runs of images that no execution is under way for."""
         try:
             there = list(self._orchestrator.runs.ids())

@@ -245,10 +245,11 @@ class Runs:
             end = base.RunEnd(None, _passed(run.began, time.time()), reason="its pod was deleted")
             return base.RunState(end=end)
         if run.ended:
-            duration = ended - running if running else _passed(run.began, run.ended)
-            return base.RunState(
-                end=base.RunEnd(run.code, duration, run.exhausted, run.reason),
-            )
+            duration = _passed(run.began, run.ended)
+            if running:
+                # What was seen is finer than whole seconds, but it may not have been all of it.
+                duration = min(max(ended - running, duration - 1), duration + 1)
+            return base.RunState(end=base.RunEnd(run.code, duration, run.exhausted, run.reason))
         if not run.began:
             return base.RunState(reason=run.reason)
         # The API tells whole seconds: where nobody saw it begin, it may have done so at their end.

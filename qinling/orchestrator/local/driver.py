@@ -80,6 +80,7 @@ class LocalOrchestrator:
         if self._bound and not self._watch.end_all(patience):
             LOG.warning("Some workers did not end within %g s.", patience)
         self._watch.stop()
+        self.runs.let_end()
 
     def check(self) -> list[str]:
         # The folder is not tried: this may run as another user than the engine.

@@ -51,12 +51,18 @@ class Runs:
         # Its other end is closed with this process, however that ends.
         self._lifeline = os.pipe() if bound else None
         self._lock = threading.Lock()
-        # Of runners that this process has begun, to be waited for when they have ended.
-        self._children: list[subprocess.Popen[bytes]] = []
+        # The runners that this process has begun, by run: to be waited for when they have ended.
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, uid_base: int | None) -> None:
         """:param uid_base: of the users that runs get, one each; None when they get none."""
         self._uid_base = uid_base
+
+    def let_end(self) -> None:
+        """Have the runs end that may not outlive this process."""
+        if self._lifeline is not None:
+            os.close(self._lifeline[1])
+            self._lifeline = None
 
     def begin(self, spec: base.RunSpec) -> None:
         command = self._images.program(spec.image)
@@ -106,8 +112,10 @@ class Runs:
                 start_new_session=True,
             )
         with self._lock:
-            self._children = [child for child in self._children if child.poll() is None]
-            self._children.append(popen)
+            ended = [each for each, child in self._children.items() if child.poll() is not None]
+            for each in ended:
+                del self._children[each]
+            self._children[folder.name] = popen
         assert popen.stdin is not None
         with contextlib.suppress(BrokenPipeError), popen.stdin:
             popen.stdin.write(json.dumps(said).encode())
@@ -141,6 +149,10 @@ class Runs:
     def remove(self, run_id: str) -> None:
         self._stop(run_id)
         shutil.rmtree(self._of(run_id), ignore_errors=True)
+        with self._lock:
+            child = self._children.pop(run_id, None)
+        if child is not None:
+            child.wait(_PATIENCE)
 
     def ids(self) -> list[str]:
         return [path.name for path in self._folder.iterdir() if state.is_id(path.name)]
