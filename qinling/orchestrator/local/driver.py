@@ -60,7 +60,11 @@ class LocalOrchestrator:
         self._state = state.StateDir(conf.local.state_dir)
         self._uid_base: int | None = None
         self.runs = runs.Runs(
-            self._state.runs, self._images, conf.execution.max_log_size + 1, bound
+            self._state.runs,
+            self._images,
+            conf.execution.max_log_size + 1,
+            conf.local.max_processes,
+            bound,
         )
 
     def start(self, notify: base.Notify) -> None:

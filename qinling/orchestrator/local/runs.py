@@ -28,8 +28,6 @@ from qinling.orchestrator.local.images import Images
 
 _RUNNER = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("runner.py")))
 _LOCK = "lock"
-# Processes and threads of a run: as many as would need far more memory than it has.
-_PROCESSES = 128
 # Seconds between looks for a run that begins, which it does within some tens of milliseconds.
 _LOOK = 0.01
 # Seconds that a runner gets for its end.
@@ -40,13 +38,17 @@ class Runs:
     """Implements ``base.Runs``.
 
     :param folder: of the folders of runs. :param most: bytes of a log that are kept.
+    :param processes: of a run, threads counted where it has a user of its own.
     :param bound: no run may outlive this process.
     """
 
-    def __init__(self, folder: pathlib.Path, images: Images, most: int, bound: bool) -> None:
+    def __init__(
+        self, folder: pathlib.Path, images: Images, most: int, processes: int, bound: bool
+    ) -> None:
         self._folder = folder
         self._images = images
         self._most = most
+        self._processes = processes
         self._uid_base: int | None = None
         # Its other end is closed with this process, however that ends.
         self._lifeline = os.pipe() if bound else None
@@ -81,7 +83,7 @@ class Runs:
         said = {
             "command": [program, *command[1:], *spec.arguments],
             "memory": spec.memory,
-            "processes": _PROCESSES,
+            "processes": self._processes,
             "lifetime": spec.lifetime,
             "log": self._most,
             "uid_base": self._uid_base,

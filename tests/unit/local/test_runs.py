@@ -22,7 +22,7 @@ def make_runs(tmp_path: pathlib.Path) -> Iterator[Callable[..., Runs]]:
     made: list[Runs] = []
 
     def make(bound: bool = False) -> Runs:
-        runs = Runs(tmp_path, Images(["tool=/usr/bin/env", "gone=/no/such"]), 1000, bound)
+        runs = Runs(tmp_path, Images(["tool=/usr/bin/env", "gone=/no/such"]), 1000, 100, bound)
         runs.start(None)
         made.append(runs)
         return runs
