@@ -210,5 +210,9 @@ class WorkerBroken(WorkerError):
     """It has answered what cannot be, and would again: nobody will know what it has done."""
 
 
+class WorkerUnfit(WorkerError):
+    """It cannot have what its function needs; another one may."""
+
+
 class NoWorker(WorkerError):
     """No worker could be had in time."""

@@ -162,6 +162,11 @@ class Dispatcher:
         except exceptions.ExecutionTaken as error:
             LOG.info("%s", error)
             return self._end_by_others(execution, self._options.start_timeout + function.timeout)
+        except exceptions.NoWorker as error:
+            key = execution.function_id, execution.function_version
+            reason = self._db.read(demands.reason, *key)
+            output = f"{_FAILED} {error}{f': {reason}' if reason else ''}"
+            LOG.warning("Execution %s cannot be run: %s", execution.id, output)
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             output = f"{_FAILED} {error}"

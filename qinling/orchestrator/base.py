@@ -188,5 +188,20 @@ class Orchestrator(Protocol):
             yet: they are told of too as long as they are there.
         """
 
+    def resize(
+        self,
+        pool_id: str,
+        worker_id: str,
+        *,
+        memory: tuple[int, int] | None = None,
+        cpu: int | None = None,
+    ) -> bool:
+        """Ask that a claimed worker have what its function needs; True when it has it.
+
+        :param memory: bytes for the function's executions, and for its import beside them.
+        :param cpu: millicpu.
+        :raises WorkerUnfit: it cannot.
+        """
+
     def release(self, pool_id: str, worker_id: str) -> bool:
         """Tell a claimed worker to end after the work at hand; True when it is gone."""

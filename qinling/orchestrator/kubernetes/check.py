@@ -11,6 +11,7 @@ PERMISSIONS = (
     ("apps", "deployments", ("get", "list", "watch", "create", "patch", "delete")),
     ("apps", "replicasets", ("deletecollection",)),
     ("", "pods", ("get", "list", "watch", "create", "patch", "delete", "deletecollection")),
+    ("", "pods/resize", ("patch",)),
     ("", "pods/log", ("get",)),
     ("", "events", ("list",)),
     ("networking.k8s.io", "networkpolicies", ("create", "patch")),

@@ -70,14 +70,38 @@ class Claims:
                 there[pod.uid] = not pod.ending
         return there
 
+    def resize(self, pool_id: str, worker_id: str, wanted: manifests.Manifest) -> bool:
+        """As ``base.Orchestrator``: asked for once, and then seen in the pod's status.
+
+        :param wanted: limits and requests.
+        """
+        pod = self._of(pool_id, worker_id)
+        if pod is None:
+            raise exceptions.WorkerUnfit("its pod is gone")
+        if pod.has.items() >= wanted["limits"].items():
+            return True
+        if not pod.asked.items() >= wanted["limits"].items():
+            try:
+                self._pods.put(self._client.resize(self._path_of(pod), manifests.CONTAINER, wanted))
+            except exceptions.ClusterRefusal as error:
+                raise exceptions.WorkerUnfit(
+                    f"the cluster refuses to resize its pod ({error.status}): {error}"
+                ) from error
+        elif pod.obstacle:
+            raise exceptions.WorkerUnfit(f"its pod cannot be resized: {pod.obstacle}")
+        return False
+
     def release(self, pool_id: str, worker_id: str) -> bool:
         """As ``base.Orchestrator``: its SIGTERM has it drain, in its grace."""
-        pod = next((one for one in self._pods.of(pool_id) if one.uid == worker_id), None)
+        pod = self._of(pool_id, worker_id)
         if pod is None:
             return True
         if not pod.ending:
             self._delete(pod)
         return False
+
+    def _of(self, pool_id: str, worker_id: str) -> Pod | None:
+        return next((one for one in self._pods.of(pool_id) if one.uid == worker_id), None)
 
     def _delete(self, pod: Pod) -> None:
         """Delete just this pod, and none that has its name meanwhile."""

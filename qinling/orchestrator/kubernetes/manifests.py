@@ -13,6 +13,7 @@ from qinling.orchestrator import base
 from qinling.orchestrator.kubernetes import names
 
 PORT = 9090
+CONTAINER = "worker"
 _PORT_NAME = "http"
 _TMP = "/tmp"  # noqa: S108  # nosec B108  # within a worker, which has it for itself
 # Old templates that a Deployment remembers: none is ever gone back to by name.
@@ -131,7 +132,7 @@ class Templates:
             "successThreshold": 1,
         }
         return {
-            "name": "worker",
+            "name": CONTAINER,
             "image": spec.image,
             "imagePullPolicy": options.image_pull_policy,
             "terminationMessagePath": "/dev/termination-log",
@@ -160,6 +161,23 @@ class Templates:
             "securityContext": _CONFINED,
             "volumeMounts": [{"name": "tmp", "mountPath": _TMP}],
         }
+
+    def resized(self, memory: tuple[int, int] | None, cpu: int | None) -> Manifest:
+        """The resources of a worker with a function, as far as they change: as ``base``'s resize.
+
+        The request stays below the limit, which leaves the pod in its QoS class. It has
+        room for all executions, so that a node that has none is told of before.
+        """
+        options = self._options
+        limits, requests = {}, {}
+        if memory is not None:
+            held, beside = (-(-size // _MIB) for size in memory)
+            limits["memory"] = _memory(self._limit() + held + beside)
+            requests["memory"] = _memory(options.memory_request + held)
+        if cpu is not None:
+            limits["cpu"] = _cpu(cpu)
+            requests["cpu"] = _cpu(min(options.cpu_request, cpu))
+        return {"limits": limits, "requests": requests}
 
     def run(self, spec: base.RunSpec) -> Manifest:
         """The pod of an execution whose function is an image, to be created.

@@ -180,6 +180,18 @@ class KubernetesOrchestrator:
         self._check_followed(pool_id)
         return self._claims.claimed(pool_id, known)
 
+    def resize(
+        self,
+        pool_id: str,
+        worker_id: str,
+        *,
+        memory: tuple[int, int] | None = None,
+        cpu: int | None = None,
+    ) -> bool:
+        self._check_followed(pool_id)
+        wanted = self._templates.resized(memory, cpu)
+        return self._claims.resize(pool_id, worker_id, wanted)
+
     def release(self, pool_id: str, worker_id: str) -> bool:
         self._check_followed(pool_id)
         return self._claims.release(pool_id, worker_id)

@@ -161,6 +161,17 @@ class LocalOrchestrator:
             if self._watch.track(pool_id, entry) is not Health.GONE
         }
 
+    def resize(
+        self,
+        pool_id: str,  # noqa: ARG002
+        worker_id: str,  # noqa: ARG002
+        *,
+        memory: tuple[int, int] | None = None,  # noqa: ARG002
+        cpu: int | None = None,  # noqa: ARG002
+    ) -> bool:
+        # A worker holds its own executions to their memory, and nothing holds it to a processor.
+        return True
+
     def release(self, pool_id: str, worker_id: str) -> bool:
         with self._state.locked(pool_id):
             pool = self._state.load(pool_id)

@@ -1,6 +1,8 @@
 """Executions on a cluster: all that holds on one host, and what only a cluster does to workers."""
 
 import concurrent.futures
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +10,7 @@ from qinling.orchestrator.kubernetes import names
 from tests.fixtures.deployment import Deployment, Distributed, Standalone
 from tests.fixtures.kubernetes import Call, Cluster
 from tests.fixtures.process import Process, wait_until
-from tests.functional.pools.conftest import Object, Site, is_ready
+from tests.functional.pools.conftest import CLOCK, IMAGES, Object, Site, is_ready
 from tests.functional.test_executions import *  # noqa: F403
 from tests.functional.test_executions import GREETER, output
 
@@ -70,11 +72,24 @@ def test_a_claim_is_one_request_and_the_pool_refills(
         for call in cluster.calls[before:]
         if call.user == user and not _is_of_the_resync(call)
     ]
-    assert asked == [("patch", "pods", 200)]
+    assert asked == [
+        ("patch", "pods", 200),
+        ("patch", "pods/resize", 200),
+        ("patch", "pods/resize", 200),
+    ]
     pod = pod_of(site, runtime_id, function["id"])
     [owner] = pod["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"]) == ("Deployment", names.deployment(runtime_id))
     assert owner["controller"] is True
+    # 3 executions of 32 MiB, the import's 256, and what a worker has before, its /tmp included.
+    wanted = {"cpu": "100m", "memory": "480Mi"}
+
+    def fits() -> bool:
+        [state] = pod_of(site, runtime_id, function["id"])["status"]["containerStatuses"]
+        has = state["resources"]
+        return has["limits"] == wanted and has["requests"]["memory"] == "128Mi"
+
+    wait_until(fits, 20, "its pod resized")
 
     def refilled() -> bool:
         free = [one for one in site.pods(runtime_id) if one["metadata"]["uid"] not in workers]
@@ -209,6 +224,26 @@ def test_two_engines_claim_no_worker_twice_and_none_too_many(
             30,
             "no worker of nobody's",
         )
+
+
+def test_a_function_for_whose_memory_no_node_has_room_is_told_so(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    nodes = {"small": {"cpu": "2", "memory": "300Mi", "pods": "10"}}
+    with Cluster(tmp_path / "own", images=IMAGES, clock=CLOCK, backoff=0.05, nodes=nodes) as own:
+        site = make_site(on=own, execution={"start_timeout": "5"})
+        runtime = site.create()
+        site.wait_whole(runtime["id"])
+        client = site.client
+        function = client.create_function(runtime["id"], GREETER, memory_size=134217728)
+        execution = client.execute(function["id"])
+        assert execution["status"] == "error"
+        assert "resize its pod (403): pods" in output(execution), execution
+        assert "node didn't have enough allocatable resources: memory" in output(execution)
+        # What it cannot have, a smaller one can.
+        function = client.create_function(runtime["id"], GREETER)
+        assert client.execute(function["id"])["status"] == "success"
+        site.deployment.close()
 
 
 def _is_of_the_resync(call: Call) -> bool:
