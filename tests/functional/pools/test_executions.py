@@ -208,7 +208,8 @@ def test_two_engines_claim_no_worker_twice_and_none_too_many(
     assert isinstance(site.deployment, Distributed)
     with site.deployment.second_engine() as second:
         second.wait_for_line("The engine is running", timeout=30)
-        wait_until(lambda: cluster.watches.count("pods") >= 2, 30, "both engines watching")
+        # Each watches workers, and runs of images.
+        wait_until(lambda: cluster.watches.count("pods") >= 4, 30, "both engines watching")
         before = claimed(site, runtime_id).keys()
         made = [client.create_function(runtime_id, GREETER, timeout=30)["id"] for _ in range(3)]
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
