@@ -56,9 +56,7 @@ class Engine:
             },
             threads=conf.engine.reconcile_threads,
         )
-        loads = claims.Loads(
-            conf, db, driver, storage.load(conf), keys, lost, self._look_at_claims
-        )
+        loads = claims.Loads(conf, db, driver, storage.load(conf), keys, lost, self._look_at_claims)
         self._loads = Reconciler({claims.LOAD: loads.reconcile}, threads=_LOADS)
         self._executions = executions.Executions(
             conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), image_runs, self._lease.id
