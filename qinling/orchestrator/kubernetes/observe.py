@@ -125,6 +125,7 @@ class Pod:
     ready: bool = field(default=False, compare=False)
     image: str = field(default="", compare=False)
     address: str = field(default="", compare=False)
+    node: str = field(default="", compare=False)
     asked: Mapping[str, str] = field(default_factory=dict, compare=False)
     has: Mapping[str, str] = field(default_factory=dict, compare=False)
     obstacle: str = field(default="", compare=False)
@@ -217,6 +218,7 @@ def pod(item: Object) -> Pod:
         ready=ready,
         image=_image(item["spec"]),
         address=status.get("podIP") or "",
+        node=item["spec"].get("nodeName") or "",
         asked=_limits(item["spec"]["containers"][0]),
         has=_limits(containers[0]) if containers else {},
         obstacle=_obstacle(meta, status, conditions),

@@ -206,6 +206,19 @@ def site(
         yield found
 
 
+@pytest.fixture(scope="module")
+def permitted(site: Site, cluster: Cluster) -> Iterator[None]:
+    """Nothing that the engine asks for meanwhile is beyond its rights."""
+    before = len(cluster.calls)
+    yield
+    refused = [
+        (call.verb, call.resource)
+        for call in cluster.calls[before:]
+        if call.status == 403 and call.namespace == site.namespace
+    ]
+    assert refused == []
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def any_site(
     request: pytest.FixtureRequest,

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from qinling.orchestrator.kubernetes import names
 from tests.fixtures.deployment import Deployment, Distributed, Standalone
 from tests.fixtures.kubernetes import Call, Cluster
 from tests.fixtures.process import Process, wait_until
-from tests.functional.pools.conftest import CLOCK, IMAGES, Object, Site, is_ready
+from tests.functional.pools.conftest import CLOCK, ETC, IMAGES, Object, Site, is_ready
 from tests.functional.test_executions import *  # noqa: F403
 from tests.functional.test_executions import GREETER, output
+
+pytestmark = pytest.mark.usefixtures("permitted")
 
 CLAIMED = f"{names.STATE}={names.CLAIMED}"
 
@@ -225,6 +228,27 @@ def test_two_engines_claim_no_worker_twice_and_none_too_many(
             30,
             "no worker of nobody's",
         )
+
+
+def test_a_cordoned_nodes_worker_is_replaced_by_one_elsewhere(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    nodes = {name: {"cpu": "2", "memory": "4Gi", "pods": "20"} for name in ("one", "two")}
+    with Cluster(tmp_path / "own", images=IMAGES, clock=CLOCK, backoff=0.05, nodes=nodes) as own:
+        site = make_site(on=own)
+        for document in yaml.safe_load_all((ETC / "nodes.yaml").read_text()):
+            for subject in document.get("subjects", []):
+                subject["namespace"] = site.namespace
+            own.apply(document)
+        runtime = site.create()
+        site.wait_whole(runtime["id"])
+        function_id = site.client.create_function(runtime["id"], GREETER)["id"]
+        site.client.execute(function_id)
+        before = pod_of(site, runtime["id"], function_id)
+        own.cordon(before["spec"]["nodeName"])
+        after = wait_replaced(site, runtime["id"], function_id, before)
+        assert after["spec"]["nodeName"] != before["spec"]["nodeName"]
+        site.deployment.close()
 
 
 def test_a_function_for_whose_memory_no_node_has_room_is_told_so(

@@ -14,6 +14,9 @@ from tests.functional.test_image_functions import *  # noqa: F403
 from tests.functional.test_image_functions import check_true_end, create, result
 
 
+pytestmark = pytest.mark.usefixtures("permitted")
+
+
 @pytest.fixture(scope="module")
 def deployment(site: Site) -> Deployment:
     return site.deployment

@@ -15,6 +15,7 @@ from qinling.orchestrator.kubernetes.manifests import Templates
 from qinling.orchestrator.kubernetes.seen import Seen
 from tests.unit.kubernetes.objects import POOL, Object, deployment, pod
 
+CORDONED = {"cordoned"}
 PODS = "/api/v1/namespaces/qinling/pods"
 RUNNING = {"name": "worker", "state": {"running": {}}, "restartCount": 0}
 READY = {
@@ -96,7 +97,7 @@ def make(
     found = observe.deployment(deployment(Templates(conf)))
 
     def make(*pods: Object, owner: observe.Deployment | None = found) -> Claims:
-        return Claims(api, PODS, seen(*pods), lambda _: owner)  # type: ignore[arg-type]
+        return Claims(api, PODS, seen(*pods), lambda _: owner, CORDONED.__contains__)  # type: ignore[arg-type]
 
     return make
 
@@ -114,6 +115,23 @@ def claimed(name: str, restarts: int = 0, status: Object | None = None, **meta: 
     made["metadata"]["labels"][names.STATE] = names.CLAIMED
     made["status"] = made["status"] | (status or {})
     return made
+
+
+def on(node: str, item: Object) -> Object:
+    return item | {"spec": item["spec"] | {"nodeName": node}}
+
+
+def test_a_cordoned_nodes_workers_leave_once_there_are_others_elsewhere(
+    make: Callable[..., Claims], seen: Callable[..., Seen[observe.Pod]]
+) -> None:
+    claims = make(on("cordoned", claimed("one")), on("cordoned", free("two")))
+    # There is no better one, and it serves.
+    assert claims.claimed(POOL) == {"uid-of-one": True}
+    seen(on("other", free("three")))
+    assert claims.claimed(POOL) == {"uid-of-one": False}
+    worker = claims.claim(POOL)
+    assert worker is not None
+    assert worker.id == "uid-of-three"
 
 
 def sized(item: Object, asked: Object, has: Object | None = None, version: int = 71) -> Object:
