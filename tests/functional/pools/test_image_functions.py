@@ -13,7 +13,6 @@ from tests.functional.pools.conftest import Object, Site
 from tests.functional.test_image_functions import *  # noqa: F403
 from tests.functional.test_image_functions import check_true_end, create, result
 
-
 pytestmark = pytest.mark.usefixtures("permitted")
 
 
