@@ -60,6 +60,9 @@ class ImageRuns:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             status = ExecutionStatus.ERROR
             result = _result(time.monotonic() - began, f"{_FAILED} {error}")
+        except Exception:
+            LOG.exception("Execution %s cannot be run", execution.id)
+            status, result = ExecutionStatus.ERROR, _result(time.monotonic() - began, _FAILED)
         ended = replace(
             execution, status=status, result=result, updated_at=timeutils.utcnow(), owner=None
         )
