@@ -174,6 +174,14 @@ class ClusterRefusal(OrchestratorError):
         self.status = status
 
 
+class RunRefused(OrchestratorError):
+    """A run of an image can never be as it was asked for."""
+
+
+class RunLost(OrchestratorError):
+    """A run was begun, and nobody will ever know how it ended."""
+
+
 class StaleRevision(OrchestratorError):
     """What was asked for is older than what is there already, ``revision``."""
 
@@ -200,6 +208,10 @@ class WorkerLost(WorkerError):
 
 class WorkerBroken(WorkerError):
     """It has answered what cannot be, and would again: nobody will know what it has done."""
+
+
+class WorkerUnfit(WorkerError):
+    """It cannot have what its function needs; another one may."""
 
 
 class NoWorker(WorkerError):

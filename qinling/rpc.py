@@ -11,6 +11,7 @@ History of the RPC version:
 
     1.0  create_runtime, update_runtime, delete_runtime (runtime_id)
     1.1  update_function, delete_function (function_id), execute (execution_id)
+    1.2  delete_execution (execution_id)
 """
 
 import queue
@@ -38,7 +39,7 @@ from qinling import context, exceptions  # noqa: E402
 LOG = log.getLogger(__name__)
 
 TOPIC = "qinling-engine"
-VERSION = "1.1"
+VERSION = "1.2"
 
 # Casts that wait for a bus that is slow or away; more of them are dropped.
 _QUEUE_SIZE = 1000
@@ -68,6 +69,8 @@ class EngineNotifier(Protocol):
     def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
 
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None: ...
+
+    def delete_execution(self, asked_by: context.RequestContext, execution_id: str) -> None: ...
 
 
 class _ContextSerializer(messaging.NoOpSerializer):  # type: ignore[misc]
@@ -130,6 +133,9 @@ class EngineClient:
 
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:
         self._cast(asked_by, "execute", execution_id=execution_id)
+
+    def delete_execution(self, asked_by: context.RequestContext, execution_id: str) -> None:
+        self._cast(asked_by, "delete_execution", execution_id=execution_id)
 
     def stop(self, timeout: float = 5.0) -> None:
         """Send what waits, for at most ``timeout`` seconds."""
@@ -195,6 +201,9 @@ class _Endpoint:
 
     def execute(self, ctxt: context.RequestContext, execution_id: str) -> None:
         self._engine.execute(ctxt, execution_id)
+
+    def delete_execution(self, ctxt: context.RequestContext, execution_id: str) -> None:
+        self._engine.delete_execution(ctxt, execution_id)
 
 
 class EngineServer:

@@ -156,7 +156,8 @@ OPTS = [
         regex=r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?)?$",
         default="",
         help="RuntimeClass of the workers of runtimes with `trusted: false`, one that isolates "
-        "them as gVisor or Kata Containers do. Without it such runtimes end in `error`.",
+        "them as gVisor or Kata Containers do. Without it such runtimes end in `error`. "
+        "Functions that are images have it, too, where it is set.",
     ),
     cfg.ListOpt(
         "image_pull_secrets",

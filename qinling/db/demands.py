@@ -14,6 +14,7 @@ from qinling.db import models
 Table: sa.Table = models.Demand.__table__  # type: ignore[assignment]
 _Executions: sa.Table = models.Execution.__table__  # type: ignore[assignment]
 _Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
+_LONGEST_REASON = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,23 @@ def ask_again(connection: sa.Connection, function_id: str) -> None:
     connection.execute(
         sa.update(Table).where(Table.c.function_id == function_id).values(settled=False)
     )
+
+
+def note(connection: sa.Connection, function_id: str, version: int, reason: str) -> None:
+    """Why the last worker of a version was of no use."""
+    connection.execute(
+        sa.update(Table)
+        .where(Table.c.function_id == function_id, Table.c.function_version == version)
+        .values(reason=reason[:_LONGEST_REASON])
+    )
+
+
+def reason(connection: sa.Connection, function_id: str, version: int) -> str | None:
+    """Why a version has not the workers that were wanted, if that is known."""
+    query = sa.select(Table.c.reason).where(
+        Table.c.function_id == function_id, Table.c.function_version == version
+    )
+    return connection.execute(query).scalar()
 
 
 def let_go(connection: sa.Connection, function_id: str, version: int) -> None:

@@ -70,6 +70,7 @@ _SEND = (
     )
     .values(worker_id=sa.bindparam("to_worker"))
 )
+_LAUNCH = sa.update(Table).where(*_OWNED).values(worker_id=Table.c.id)
 _RECALL = sa.update(Table).where(*_OWNED).values(worker_id=None)
 _END = (
     sa.update(Table)
@@ -229,6 +230,15 @@ def send(connection: sa.Connection, execution: Execution, worker_id: str, revisi
     return bool(connection.execute(_SEND, key).rowcount)
 
 
+def launch(connection: sa.Connection, execution: Execution) -> bool:
+    """Note that its image is about to be run: it has no worker but itself.
+
+    :returns: False when it has ended, or has another owner by now.
+    """
+    key = {"execution_id": execution.id, "sender": execution.owner}
+    return bool(connection.execute(_LAUNCH, key).rowcount)
+
+
 def recall(connection: sa.Connection, execution: Execution) -> None:
     """Note that the worker has refused it: it was sent to nobody."""
     key = {"execution_id": execution.id, "sender": execution.owner}
@@ -239,6 +249,14 @@ def of_workers(connection: sa.Connection, worker_ids: Collection[str]) -> set[st
     """Those of ``worker_ids`` that run executions, or are about to get one."""
     query = sa.select(Table.c.worker_id).where(
         Table.c.status == ExecutionStatus.RUNNING, Table.c.worker_id.in_(worker_ids)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def running(connection: sa.Connection, execution_ids: Collection[str]) -> set[str]:
+    """Those of ``execution_ids`` that are under way."""
+    query = sa.select(Table.c.id).where(
+        Table.c.status == ExecutionStatus.RUNNING, Table.c.id.in_(execution_ids)
     )
     return set(connection.execute(query).scalars())
 
@@ -274,6 +292,19 @@ def ended(connection: sa.Connection, before: dt.datetime, *, limit: int) -> Sequ
         .limit(limit)
     )
     return sorted(connection.execute(query).scalars())
+
+
+def give_up(connection: sa.Connection, ended: Execution) -> None:
+    """End an execution that nobody has taken yet, as it stands in ``ended``."""
+    connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.id == ended.id,
+            Table.c.owner.is_(None),
+            Table.c.status == ExecutionStatus.RUNNING,
+        )
+        .values(status=ended.status, result=ended.result, updated_at=ended.updated_at)
+    )
 
 
 def waiting(connection: sa.Connection, *, limit: int) -> Sequence[str]:

@@ -191,6 +191,8 @@ class Demand(Base):
     raised_at: orm.Mapped[dt.datetime]
     # False from a change until the workers were seen to be as many.
     settled: orm.Mapped[bool]
+    # Why there are fewer, where the last ones were of no use; null from the next good one on.
+    reason: orm.Mapped[str | None] = orm.mapped_column(sa.String(1000))
 
     __table_args__ = (sa.Index("ix_demands_settled", "settled", "function_id"), TABLE_OPTIONS)
 

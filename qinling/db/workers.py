@@ -122,6 +122,12 @@ def hold(connection: sa.Connection, worker_id: str) -> bool:
 
 def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:
     """It has its function; False when it is to be let go meanwhile."""
+    function_id = sa.select(Table.c.function_id).where(Table.c.id == worker_id).scalar_subquery()
+    connection.execute(
+        sa.update(_Demands)
+        .where(_Demands.c.function_id == function_id, _Demands.c.reason.is_not(None))
+        .values(reason=None)
+    )
     return _move(connection, worker_id, WorkerStatus.LOADING, WorkerStatus.READY, boot_id=boot_id)
 
 

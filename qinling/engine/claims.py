@@ -36,6 +36,9 @@ _LOOK_AGAIN = 1.0
 _GRACE = 30.0
 # Seconds beyond the import that a worker may take to get its function.
 _MARGIN = 10.0
+# Seconds that a worker may take to get more memory, which takes a tenth of one, and between looks.
+_FIT_TIMEOUT = 10.0
+_FIT_LOOK = 0.01
 _MIB = 1024**2
 
 # A function and a version of it.
@@ -220,6 +223,7 @@ class Loads:
         self,
         conf: cfg.ConfigOpts,
         db: db_api.Database,
+        orchestrator: base.Orchestrator,
         store: stores.PackageStore,
         keys: Keys,
         losses: Losses,
@@ -227,6 +231,7 @@ class Loads:
     ) -> None:
         self._conf = conf
         self._db = db
+        self._orchestrator = orchestrator
         self._store = store
         self._keys = keys
         self._losses = losses
@@ -239,10 +244,16 @@ class Loads:
             return None
         try:
             boot_id = self._give(row)
+        except exceptions.OrchestratorError:
+            # It is away; the worker is there for when it comes back.
+            raise
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             boot_id = None
             _count(self._losses, row)
+            if isinstance(error, exceptions.WorkerUnfit):
+                key = row.function_id, row.function_version
+                self._db.write(demands.note, *key, str(error))
         if boot_id is None or not self._db.write(workers.loaded, row.id, boot_id):
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)
@@ -259,10 +270,13 @@ class Loads:
             code = self._db.read(function_versions.get, function.id, row.function_version)
         assert code.package is not None
         options = self._conf.execution
+        concurrency = self._conf.engine.function_concurrency
+        memory = concurrency * function.memory_size, options.import_memory * _MIB
+        self._fit(row, memory)
         metadata = {
             "function_id": function.id,
             "entry": code.entry,
-            "concurrency": self._conf.engine.function_concurrency,
+            "concurrency": concurrency,
             "memory_size": function.memory_size,
             "import_memory": options.import_memory * _MIB,
             "import_timeout": options.import_timeout,
@@ -276,7 +290,24 @@ class Loads:
         with self._store.open(code.package) as file:
             package = file.read()
         with contextlib.closing(WorkerClient(row.id, row.address, key, row.revision)) as client:
-            return client.load(metadata, package, options.import_timeout + _MARGIN).boot_id
+            boot_id = client.load(metadata, package, options.import_timeout + _MARGIN).boot_id
+        # Only now: an import under a tenth of a processor takes ten times as long. It is in force
+        # in a moment, for which nobody need wait.
+        self._orchestrator.resize(row.runtime_id, row.id, cpu=function.cpu)
+        return boot_id
+
+    def _fit(self, row: workers.Worker, memory: tuple[int, int]) -> None:
+        """Let a worker have its function's memory, before it has the function.
+
+        :raises WorkerUnfit: it does not get it, or not in time.
+        """
+        deadline = time.monotonic() + _FIT_TIMEOUT
+        while not self._orchestrator.resize(row.runtime_id, row.id, memory=memory):
+            if time.monotonic() > deadline:
+                raise exceptions.WorkerUnfit(
+                    f"it was not given more memory within {_FIT_TIMEOUT:.0f} s"
+                )
+            time.sleep(_FIT_LOOK)
 
 
 def _count(losses: Losses, row: workers.Worker) -> None:

@@ -10,6 +10,7 @@ from oslo_log import log
 from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import executions, functions
+from qinling.engine.images import ImageRuns
 from qinling.execution.dispatch import Dispatcher
 
 LOG = log.getLogger(__name__)
@@ -28,10 +29,16 @@ class Executions:
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, db: db_api.Database, dispatcher: Dispatcher, owner: str
+        self,
+        conf: cfg.ConfigOpts,
+        db: db_api.Database,
+        dispatcher: Dispatcher,
+        images: ImageRuns,
+        owner: str,
     ) -> None:
         self._db = db
         self._dispatcher = dispatcher
+        self._images = images
         self._owner = owner
         self._most: int = conf.engine.execution_threads
         self._lock = threading.Lock()
@@ -94,6 +101,8 @@ class Executions:
         function = self._db.read(functions.find, execution.function_id)
         if function is None:
             self._dispatcher.recover(execution, 0.0)
+        elif function.runtime_id is None:
+            self._images.run(execution, function)
         else:
             self._dispatcher.run(execution, function, asked_by)
 
@@ -104,7 +113,9 @@ class Executions:
             return
         LOG.warning("The owner of execution %s is gone; asking its worker.", execution.id)
         function = self._db.read(functions.find, execution.function_id)
-        if execution.worker_id is None and function is not None:
+        if function is not None and function.runtime_id is None:
+            self._images.run(execution, function)
+        elif execution.worker_id is None and function is not None:
             self._dispatcher.run(execution, function, context.RequestContext())
         else:
             self._dispatcher.recover(execution, 0.0 if function is None else function.timeout)

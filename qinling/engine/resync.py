@@ -14,8 +14,8 @@ from oslo_utils import timeutils
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, runtimes, workers
-from qinling.engine import claims
+from qinling.db import demands, executions, runtimes, workers
+from qinling.engine import claims, images
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.runtimes import KIND
 from qinling.execution.lease import Lease
@@ -57,6 +57,7 @@ class Resync:
             for name, work, pause in (
                 ("unsettled", self._unsettled, self._options.unsettled_interval),
                 ("settled", self._settled, min(_STEP, self._options.settled_interval / 10)),
+                ("runs", self._runs, self._options.unsettled_interval),
                 ("idle", self._idle, self._options.function_service_expiration / 10),
                 ("orphans", self.sweep, max(1.0, self._options.orphan_grace / 10)),
             )
@@ -98,6 +99,18 @@ class Resync:
             self._reconciler.offer(Key(claims.KIND, runtime_id))
         for worker_id in self._db.read(workers.loading):
             self._loads.offer(Key(claims.LOAD, worker_id))
+
+    def _runs(self) -> None:
+        """Offer the runs of images that no execution is under way for."""
+        try:
+            there = list(self._orchestrator.runs.ids())
+        except exceptions.OrchestratorError as error:
+            LOG.debug("The runs of images are looked at later: %s", error)
+            return
+        for start in range(0, len(there), _PAGE):
+            ids = there[start : start + _PAGE]
+            for run_id in {*ids} - self._db.read(executions.running, ids):
+                self._reconciler.offer(Key(images.KIND, run_id))
 
     def _settled(self) -> None:
         """One step: as many rows as let the round end in time."""

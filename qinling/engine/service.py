@@ -7,7 +7,7 @@ from oslo_config import cfg
 from qinling import context, exceptions, orchestrator, storage
 from qinling.db import api as db_api
 from qinling.db import functions, workers
-from qinling.engine import claims, executions, losses, runtimes
+from qinling.engine import claims, executions, images, losses, runtimes
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.resync import Resync
 from qinling.engine.retention import Retention
@@ -47,14 +47,19 @@ class Engine:
         self._runtimes = runtimes.Runtimes(conf, db, driver)
         lost = losses.Losses()
         self._claims = claims.Claims(conf, db, driver, keys, lost, self._load)
+        image_runs = images.ImageRuns(conf, db, driver)
         self._reconciler = Reconciler(
-            {runtimes.KIND: self._reconcile_runtime, claims.KIND: self._reconcile_claims},
+            {
+                runtimes.KIND: self._reconcile_runtime,
+                claims.KIND: self._reconcile_claims,
+                images.KIND: image_runs.reconcile,
+            },
             threads=conf.engine.reconcile_threads,
         )
-        loads = claims.Loads(conf, db, storage.load(conf), keys, lost, self._look_at_claims)
+        loads = claims.Loads(conf, db, driver, storage.load(conf), keys, lost, self._look_at_claims)
         self._loads = Reconciler({claims.LOAD: loads.reconcile}, threads=_LOADS)
         self._executions = executions.Executions(
-            conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), self._lease.id
+            conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), image_runs, self._lease.id
         )
         self._resync = Resync(conf, db, driver, self._reconciler, self._loads, self._lease)
         self._retention = Retention(conf, db)
@@ -104,6 +109,9 @@ class Engine:
 
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:
         self._executions.execute(execution_id, asked_by)
+
+    def delete_execution(self, asked_by: context.RequestContext, execution_id: str) -> None:
+        self._reconciler.add(Key(images.KIND, execution_id), asked_by)
 
     def _changed(self, pool_id: str) -> None:
         self._reconciler.add(Key(runtimes.KIND, pool_id))

@@ -162,6 +162,9 @@ class Dispatcher:
         except exceptions.ExecutionTaken as error:
             LOG.info("%s", error)
             return self._end_by_others(execution, self._options.start_timeout + function.timeout)
+        except exceptions.NoWorker as error:
+            output = f"{_FAILED} {error}{self._reason(execution)}"
+            LOG.warning("Execution %s cannot be run: %s", execution.id, output)
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             output = f"{_FAILED} {error}"
@@ -171,6 +174,15 @@ class Dispatcher:
         else:
             return self._record(execution, outcome)
         return self._end(execution, ExecutionStatus.ERROR, output, time.monotonic() - began, "")
+
+    def _reason(self, execution: executions.Execution) -> str:
+        """Why there is no worker, as far as it is known."""
+        key = execution.function_id, execution.function_version
+        try:
+            reason = self._db.read(demands.reason, *key)
+        except exceptions.DatabaseUnavailable:
+            reason = None
+        return f": {reason}" if reason else ""
 
     def _deliver(
         self,

@@ -19,6 +19,8 @@ from qinling import exceptions
 from qinling.worker import signing
 from qinling.worker.channel import is_deep
 from qinling.worker.function import DEPTH, Unsigned
+from qinling.worker.function import EXHAUSTED as EXHAUSTED
+from qinling.worker.function import TIMEOUT as TIMEOUT
 
 # Bytes of an answer: a result and a log, each as long as they may be, in JSON.
 _MAX_ANSWER = 64 * 1024 * 1024

@@ -56,11 +56,89 @@ class Worker:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """A run of an image: a container, or a process, of its own for one execution.
+
+    ``id``: the execution's. ``cpu``: millicpu. ``memory``: bytes. ``lifetime``: seconds after
+    which it is ended even if nobody looks after it any more.
+    """
+
+    id: str
+    function_id: str
+    image: str
+    arguments: tuple[str, ...]
+    cpu: int
+    memory: int
+    lifetime: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended.
+
+    ``code``: of its program, None where that never ran or was lost, and ``reason`` says why.
+    ``exhausted``: it was killed, as for want of memory. ``duration``: seconds; up to one more
+    than it was where nobody saw it begin.
+    """
+
+    code: int | None
+    duration: float
+    exhausted: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """How far a run has come.
+
+    ``running_for``: seconds for which its program runs, at least; None before it does, and
+    ``reason`` says what keeps it, where that is known.
+    """
+
+    running_for: float | None = None
+    reason: str = ""
+    end: RunEnd | None = None
+
+
+class Runs(Protocol):
+    """Runs of images. Safe to call from several threads. Errors are ``OrchestratorError``."""
+
+    def begin(self, spec: RunSpec) -> None:
+        """Begin a run, unless there is one with this id: that is the same one then.
+
+        :raises ClusterRefusal, OrchestratorError: it cannot be, or not now.
+        """
+
+    def find(self, run_id: str) -> bool:
+        """Look for a run that somebody has begun; whether anything is there of it."""
+
+    def wait(self, run_id: str, seconds: float, *, for_end: bool) -> RunState | None:
+        """How far a run is when it has ended, or begun, or so many seconds later.
+
+        :returns: None when nothing is there of it any more.
+        """
+
+    def log(self, run_id: str, most: int) -> bytes:
+        """What it has printed, the first ``most`` bytes of it."""
+
+    def remove(self, run_id: str) -> None:
+        """End a run, and leave nothing of it. None that is there is no error."""
+
+    def ids(self) -> Iterable[str]:
+        """Of all runs that there are.
+
+        :raises PoolBusy: they are not all known yet; ask again.
+        """
+
+
 class Orchestrator(Protocol):
     """Safe to call from several threads. Errors are ``OrchestratorError``."""
 
     # Its pools live on one host: a second host must not use the same database.
     one_host: bool
+    # Of images that are functions themselves; to be used between ``start`` and ``stop``.
+    runs: Runs
 
     def start(self, notify: Notify) -> None:
         """Begin to observe; ``notify(pool_id)`` is called from any thread.
@@ -108,6 +186,21 @@ class Orchestrator(Protocol):
 
         :param known: ids of workers that somebody has claimed, though it may not be seen here
             yet: they are told of too as long as they are there.
+        """
+
+    def resize(
+        self,
+        pool_id: str,
+        worker_id: str,
+        *,
+        memory: tuple[int, int] | None = None,
+        cpu: int | None = None,
+    ) -> bool:
+        """Ask that a claimed worker have what its function needs; True when it has it.
+
+        :param memory: bytes for the function's executions, and for its import beside them.
+        :param cpu: millicpu.
+        :raises WorkerUnfit: it cannot.
         """
 
     def release(self, pool_id: str, worker_id: str) -> bool:

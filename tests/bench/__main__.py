@@ -48,6 +48,7 @@ FIGURES: dict[str, Callable[[Site], Iterator[Figure]]] = {
     "restart": resync.restart,
     "settled": resync.settled,
     "start": start.start,
+    "claims": kubernetes.claims,
     "kubernetes": kubernetes.kubernetes,
 }
 

@@ -22,10 +22,10 @@ from tests.bench import report
 from tests.bench.report import Figure
 from tests.bench.site import Site, defaults, say
 from tests.fixtures.deployment import Distributed, running
-from tests.fixtures.kubernetes import Cluster
+from tests.fixtures.kubernetes import Call, Cluster
 from tests.fixtures.kubernetes.real import KUBECONFIG, RealCluster
 from tests.fixtures.process import Process, wait_until
-from tests.functional.pools.conftest import prepare
+from tests.functional.pools.conftest import WORKER, prepare
 from tests.unit.config import options
 
 _POOLS = 1000
@@ -33,6 +33,7 @@ _SIZE = 3
 _IMAGE = "python3"
 _CREATES = 100
 _IDLE = 60.0
+_CLAIMS = 40
 _REAL = 10
 _THREADS = 8
 _NAMESPACE = "qinling"
@@ -54,6 +55,48 @@ def kubernetes(site: Site) -> Iterator[Figure]:
     with _cluster(site) as cluster, _installation(site, cluster) as found:
         yield from _many(found, cluster, floor)
         yield from _restart(found, cluster)
+
+
+def claims(site: Site) -> Iterator[Figure]:
+    """A function's first execution on the tests' cluster, whose pods are processes this time."""
+    with (
+        _cluster(site, images={_IMAGE: WORKER}, processes=True) as cluster,
+        _installation(site, cluster) as found,
+    ):
+        yield from _claims(found, cluster)
+
+
+def _claims(found: Distributed, cluster: Cluster) -> Iterator[Figure]:
+    say(f"measuring the first executions of {_CLAIMS} functions on the test cluster")
+    client = found.client
+    runtime_id = client.create(image=_IMAGE)["id"]
+    samples: list[float] = []
+    asked: list[float] = []
+    own: list[float] = []
+    for _ in range(_CLAIMS):
+        wait_until(lambda: client.pool(runtime_id)["available"] == _SIZE, 60, "a whole pool")
+        function_id = client.create_function(runtime_id, "def main():\n    return 1")["id"]
+        before, began = len(cluster.calls), time.monotonic()
+        assert client.execute(function_id)["status"] == "success"
+        took = time.monotonic() - began
+        calls = [call for call in cluster.calls[before:] if _is_of_claim(call)]
+        asked.append(len(calls))
+        own.append(sum(call.seconds for call in calls) * 1000)
+        samples.append(took * 1000 - own[-1])
+        client.call("DELETE", f"/v1/functions/{function_id}")
+    yield report.at_most("Kubernetes, requests from claim to answer", asked, 6, "")
+    note = f"its own time, p50: {report.percentile(own, 50):.1f} ms"
+    yield report.at_rank(
+        "… claim → answered, beyond the server's own time", samples, 50, 100, "ms", note=note
+    )
+
+
+def _is_of_claim(call: Call) -> bool:
+    return (
+        "qinling-engine" in call.user
+        and call.verb not in _FOLLOWING
+        and not call.resource.endswith("/networkpolicies")
+    )
 
 
 def _real(site: Site) -> Iterator[Figure]:
@@ -115,12 +158,18 @@ def _applied(cluster: RealCluster, templates: Templates, namespace: str) -> floa
 
 
 @contextlib.contextmanager
-def _cluster(site: Site) -> Iterator[Cluster]:
+def _cluster(
+    site: Site, images: dict[str, list[str]] | None = None, *, processes: bool = False
+) -> Iterator[Cluster]:
     root = site.root / f"cluster-{uuid.uuid4().hex[:8]}"
     root.mkdir()
     nodes = {"node1": {"cpu": "1000", "memory": "4000Gi", "pods": "10000"}}
     with Cluster(
-        root, images={_IMAGE: []}, processes=False, nodes=nodes, addresses=10_000
+        root,
+        images=images or {_IMAGE: []},
+        processes=processes,
+        nodes=nodes,
+        addresses=10_000,
     ) as cluster:
         for name in ("namespace.yaml", "rbac.yaml"):
             cluster.apply(_ETC / name)

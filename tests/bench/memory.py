@@ -8,6 +8,13 @@ from qinling import exceptions
 from qinling.orchestrator import base
 
 
+class NoRuns:
+    """No function is an image here."""
+
+    def ids(self) -> list[str]:
+        return []
+
+
 class MemoryOrchestrator:
     """Implements ``base.Orchestrator``: a pool is ready as soon as it was asked for, and says so.
 
@@ -16,6 +23,7 @@ class MemoryOrchestrator:
     """
 
     one_host = False
+    runs = NoRuns()
 
     def __init__(self, *, complete: bool = False) -> None:
         self._complete = complete

@@ -10,7 +10,8 @@ from qinling.orchestrator.kubernetes.manifests import Manifest
 PERMISSIONS = (
     ("apps", "deployments", ("get", "list", "watch", "create", "patch", "delete")),
     ("apps", "replicasets", ("deletecollection",)),
-    ("", "pods", ("list", "watch", "patch", "delete", "deletecollection")),
+    ("", "pods", ("get", "list", "watch", "create", "patch", "delete", "deletecollection")),
+    ("", "pods/resize", ("patch",)),
     ("", "pods/log", ("get",)),
     ("", "events", ("list",)),
     ("networking.k8s.io", "networkpolicies", ("create", "patch")),

@@ -23,7 +23,9 @@ _NOT_FOUND, _CONFLICT = 404, 409
 
 
 class Claims:
-    """:param path: of the pods. :param find: the Deployment of a pool, as it was seen."""
+    """:param path: of the pods. :param find: the Deployment of a pool, as it was seen.
+    :param is_cordoned: whether a node, by its name, is to get no more pods.
+    """
 
     def __init__(
         self,
@@ -31,11 +33,13 @@ class Claims:
         path: str,
         pods: Seen[Pod],
         find: Callable[[str], Deployment | None],
+        is_cordoned: Callable[[str], bool],
     ) -> None:
         self._client = client
         self._path = path
         self._pods = pods
         self._find = find
+        self._is_cordoned = is_cordoned
 
     def claim(self, pool_id: str) -> base.Worker | None:
         """As ``base.Orchestrator``: one request, unless somebody else was faster."""
@@ -44,7 +48,11 @@ class Claims:
             # A pod that it owned would be deleted with it.
             return None
         overtaken = False
-        for pod in observe.claimable(owner, self._pods.of(pool_id)):
+        # On a cordoned node it may be evicted soon, and serves until then.
+        for pod in sorted(
+            observe.claimable(owner, self._pods.of(pool_id)),
+            key=lambda each: self._is_cordoned(each.node),
+        ):
             try:
                 self._pods.put(self._client.merge(self._path_of(pod), _claim(pod, owner, pool_id)))
             except exceptions.ClusterRefusal as error:
@@ -59,25 +67,55 @@ class Claims:
         return None
 
     def claimed(self, pool_id: str, known: Collection[str] = ()) -> dict[str, bool]:
-        """As ``base.Orchestrator``. Those that have died are deleted."""
+        """As ``base.Orchestrator``. Those that have died are deleted.
+
+        Those of a cordoned node are to end as soon as there are others elsewhere.
+        """
         there = {}
-        for pod in self._pods.of(pool_id):
+        pods = self._pods.of(pool_id)
+        elsewhere = any(pod.free and pod.usable and not self._is_cordoned(pod.node) for pod in pods)
+        for pod in pods:
             if pod.lost:
                 if not pod.ending:
                     LOG.warning("Worker %s, pod %s, is lost: %s", pod.uid, pod.name, pod.lost)
                     self._delete(pod)
             elif pod.claimed or pod.uid in known:
-                there[pod.uid] = not pod.ending
+                leaves = elsewhere and self._is_cordoned(pod.node)
+                there[pod.uid] = not (pod.ending or leaves)
         return there
+
+    def resize(self, pool_id: str, worker_id: str, wanted: manifests.Manifest) -> bool:
+        """As ``base.Orchestrator``: asked for once, and then seen in the pod's status.
+
+        :param wanted: limits and requests.
+        """
+        pod = self._of(pool_id, worker_id)
+        if pod is None:
+            raise exceptions.WorkerUnfit("its pod is gone")
+        if pod.has.items() >= wanted["limits"].items():
+            return True
+        if not pod.asked.items() >= wanted["limits"].items():
+            try:
+                self._pods.put(self._client.resize(self._path_of(pod), manifests.CONTAINER, wanted))
+            except exceptions.ClusterRefusal as error:
+                raise exceptions.WorkerUnfit(
+                    f"the cluster refuses to resize its pod ({error.status}): {error}"
+                ) from error
+        elif pod.obstacle:
+            raise exceptions.WorkerUnfit(f"its pod cannot be resized: {pod.obstacle}")
+        return False
 
     def release(self, pool_id: str, worker_id: str) -> bool:
         """As ``base.Orchestrator``: its SIGTERM has it drain, in its grace."""
-        pod = next((one for one in self._pods.of(pool_id) if one.uid == worker_id), None)
+        pod = self._of(pool_id, worker_id)
         if pod is None:
             return True
         if not pod.ending:
             self._delete(pod)
         return False
+
+    def _of(self, pool_id: str, worker_id: str) -> Pod | None:
+        return next((one for one in self._pods.of(pool_id) if one.uid == worker_id), None)
 
     def _delete(self, pod: Pod) -> None:
         """Delete just this pod, and none that has its name meanwhile."""

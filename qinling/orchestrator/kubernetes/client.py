@@ -32,6 +32,7 @@ Object = dict[str, Any]
 
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
+_STRATEGIC = "application/strategic-merge-patch+json"
 _JSON = "application/json"
 # "Bearer" and a token, or none (RFC 6750, as far as a header may have it).
 _TOKEN = re.compile(r"(?:[Bb]earer [\x21-\x7e]+)?")
@@ -100,13 +101,23 @@ class Client:
         """Patch by RFC 7396: a list takes the place of what was there, None takes it away."""
         return self._json(_Request("PATCH", path, {"fieldManager": names.MANAGER}, body, _MERGE))
 
+    def resize(self, path: str, container: str, resources: Object) -> Object:
+        """Change what a container of a pod may have, while it runs."""
+        changed = {"spec": {"containers": [{"name": container, "resources": resources}]}}
+        query = {"fieldManager": names.MANAGER}
+        return self._json(_Request("PATCH", f"{path}/resize", query, changed, _STRATEGIC))
+
     def delete(self, path: str, options: Object, query: Mapping[str, str] | None = None) -> None:
         """Delete an object, or of a list those that ``query`` selects."""
         self._json(_Request("DELETE", path, query, options))
 
     def text(self, path: str, query: Mapping[str, str]) -> str:
         """An answer that is no JSON, as a log."""
-        return self._call(_Request("GET", path, query)).decode(errors="replace")
+        return self.content(path, query).decode(errors="replace")
+
+    def content(self, path: str, query: Mapping[str, str]) -> bytes:
+        """The same as it came."""
+        return self._call(_Request("GET", path, query))
 
     @contextlib.contextmanager
     def watch(self, path: str, query: Mapping[str, str], seconds: int) -> Iterator["Watch"]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,18 +13,28 @@ from qinling.orchestrator import base
 from qinling.orchestrator.kubernetes import names
 
 PORT = 9090
+CONTAINER = "worker"
 _PORT_NAME = "http"
 _TMP = "/tmp"  # noqa: S108  # nosec B108  # within a worker, which has it for itself
 # Old templates that a Deployment remembers: none is ever gone back to by name.
 _HISTORY = 1
 # Seconds beyond the longest function that a worker gets to end.
 _GRACE = 10
+# The same of the pod of an execution, of which nobody awaits an answer any more then.
+_RUN_GRACE = 2
+_MIB = 1024**2
 # What can be reached from anywhere and must not be: the cloud's metadata service.
 _LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
 # What others may put notes in.
 _SHARED = "metadata"
 
 Manifest = dict[str, Any]
+
+_CONFINED: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
 class Templates:
@@ -94,13 +105,7 @@ class Templates:
             "restartPolicy": "Always",
             "dnsPolicy": "ClusterFirst",
             "schedulerName": "default-scheduler",
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": options.run_as_user,
-                "runAsGroup": options.run_as_user,
-                "fsGroup": options.run_as_user,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": self._confined(),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -127,7 +132,7 @@ class Templates:
             "successThreshold": 1,
         }
         return {
-            "name": "worker",
+            "name": CONTAINER,
             "image": spec.image,
             "imagePullPolicy": options.image_pull_policy,
             "terminationMessagePath": "/dev/termination-log",
@@ -153,19 +158,95 @@ class Templates:
                 },
                 "limits": {"cpu": _cpu(options.startup_cpu), "memory": _memory(self._limit())},
             },
-            "securityContext": {
-                "allowPrivilegeEscalation": False,
-                "readOnlyRootFilesystem": True,
-                "capabilities": {"drop": ["ALL"]},
-            },
+            "securityContext": _CONFINED,
             "volumeMounts": [{"name": "tmp", "mountPath": _TMP}],
+        }
+
+    def resized(self, memory: tuple[int, int] | None, cpu: int | None) -> Manifest:
+        """The resources of a worker with a function, as far as they change: as ``base``'s resize.
+
+        The request stays below the limit, which leaves the pod in its QoS class. It has
+        room for all executions, so that a node that has none is told of before.
+        """
+        options = self._options
+        limits, requests = {}, {}
+        if memory is not None:
+            held, beside = (-(-size // _MIB) for size in memory)
+            limits["memory"] = _memory(self._limit() + held + beside)
+            requests["memory"] = _memory(options.memory_request + held)
+        if cpu is not None:
+            limits["cpu"] = _cpu(cpu)
+            requests["cpu"] = _cpu(min(options.cpu_request, cpu))
+        return {"limits": limits, "requests": requests}
+
+    def run(self, spec: base.RunSpec) -> Manifest:
+        """The pod of an execution whose function is an image, to be created.
+
+        It is as confined as a worker. Anybody may name any image: the Secrets that
+        workers' images are pulled with are not for it.
+        """
+        options = self._options
+        container: Manifest = {
+            "name": "function",
+            "image": spec.image,
+            "imagePullPolicy": options.image_pull_policy,
+            "resources": {
+                "requests": {
+                    "cpu": _cpu(min(options.cpu_request, spec.cpu)),
+                    "memory": str(min(options.memory_request * _MIB, spec.memory)),
+                },
+                "limits": {
+                    "cpu": _cpu(spec.cpu),
+                    "memory": str(spec.memory + self._tmp_in_memory() * _MIB),
+                },
+            },
+            "securityContext": _CONFINED,
+            "volumeMounts": [{"name": "tmp", "mountPath": _TMP}],
+        }
+        if spec.arguments:
+            # A dollar sign would begin the name of a variable (expand.go).
+            container["args"] = [word.replace("$", "$$") for word in spec.arguments]
+        pod: Manifest = {
+            "containers": [container],
+            "volumes": [{"name": "tmp", "emptyDir": self._tmp()}],
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": math.ceil(spec.lifetime),
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": _RUN_GRACE,
+            "securityContext": self._confined(),
+        }
+        if options.user_namespaces:
+            pod["hostUsers"] = False
+        if options.untrusted_runtime_class:
+            pod["runtimeClassName"] = options.untrusted_runtime_class
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": spec.id,
+                "namespace": options.namespace,
+                "labels": names.run_labels(spec.id, spec.function_id),
+            },
+            "spec": pod,
+        }
+
+    def _confined(self) -> Manifest:
+        user = self._options.run_as_user
+        return {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
         }
 
     def _limit(self) -> int:
         """MiB of a worker: what it has in a /tmp of memory counts."""
-        options = self._options
-        in_memory = options.tmp_size if options.tmp_medium == "memory" else 0
-        return int(options.worker_memory + in_memory)
+        return int(self._options.worker_memory + self._tmp_in_memory())
+
+    def _tmp_in_memory(self) -> int:
+        return int(self._options.tmp_size) if self._options.tmp_medium == "memory" else 0
 
     def _tmp(self) -> Manifest:
         tmp: Manifest = {"sizeLimit": _memory(self._options.tmp_size)}

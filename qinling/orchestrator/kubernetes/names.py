@@ -40,6 +40,11 @@ RESTARTS = "qinling.openstack.org/restarts"
 # Selects all that Qinling has in its namespace.
 SELECTOR = f"{MANAGED_BY}={MANAGER},{RUNTIME}"
 
+# The pod of an execution, whose function is an image. It has the execution's id for a name.
+EXECUTION = "qinling.openstack.org/execution"
+FUNCTION = "qinling.openstack.org/function"
+RUNS = f"{MANAGED_BY}={MANAGER},{EXECUTION}"
+
 POLICY = "qinling-workers"
 
 _PREFIX = "runtime-"
@@ -52,14 +57,35 @@ def deployment(pool_id: str) -> str:
 
 def pool_of(item: Mapping[str, Any]) -> str | None:
     """The pool that an object belongs to by its labels, None for what is not Qinling's."""
+    return _labelled(item, RUNTIME)
+
+
+def execution_of(item: Mapping[str, Any]) -> str | None:
+    """The execution that a pod is there for, None for what is not Qinling's."""
+    return _labelled(item, EXECUTION)
+
+
+def _labelled(item: Mapping[str, Any], name: str) -> str | None:
     labels = item["metadata"].get("labels") or {}
-    pool_id = labels.get(RUNTIME)
-    if labels.get(MANAGED_BY) != MANAGER or not isinstance(pool_id, str):
+    found = labels.get(name)
+    if labels.get(MANAGED_BY) != MANAGER or not isinstance(found, str):
         return None
     try:
-        return pool_id if str(uuid.UUID(pool_id)) == pool_id else None
+        return found if str(uuid.UUID(found)) == found else None
     except ValueError:
         return None
+
+
+def run_labels(execution_id: str, function_id: str) -> dict[str, str]:
+    """Labels of the pod of an execution, whose function is an image."""
+    return {
+        "app.kubernetes.io/name": "qinling-execution",
+        "app.kubernetes.io/component": "execution",
+        "app.kubernetes.io/part-of": "qinling",
+        MANAGED_BY: MANAGER,
+        EXECUTION: str(uuid.UUID(execution_id)),
+        FUNCTION: str(uuid.UUID(function_id)),
+    }
 
 
 def pod_selector(pool_id: str) -> dict[str, str]:

@@ -104,7 +104,9 @@ class Pod:
     ``version`` guards writes. ``message`` is Kubernetes' word on the trouble;
     ``restarts`` tells one crash from the next. ``usable``: a free one can be
     claimed, a claimed one is not on its way out. ``lost``: why a claimed one is
-    not the worker any more that it was, "" while it is.
+    not the worker any more that it was, "" while it is. ``asked`` and ``has``: limits
+    as they should be, and are. ``obstacle``: why they are not the same, where that
+    is known.
     """
 
     name: str
@@ -123,6 +125,10 @@ class Pod:
     ready: bool = field(default=False, compare=False)
     image: str = field(default="", compare=False)
     address: str = field(default="", compare=False)
+    node: str = field(default="", compare=False)
+    asked: Mapping[str, str] = field(default_factory=dict, compare=False)
+    has: Mapping[str, str] = field(default_factory=dict, compare=False)
+    obstacle: str = field(default="", compare=False)
 
 
 def deployment(item: Object) -> Deployment:
@@ -212,7 +218,26 @@ def pod(item: Object) -> Pod:
         ready=ready,
         image=_image(item["spec"]),
         address=status.get("podIP") or "",
+        node=item["spec"].get("nodeName") or "",
+        asked=_limits(item["spec"]["containers"][0]),
+        has=_limits(containers[0]) if containers else {},
+        obstacle=_obstacle(meta, status, conditions),
     )
+
+
+def _limits(container: Object) -> Mapping[str, str]:
+    return (container.get("resources") or {}).get("limits") or {}
+
+
+def _obstacle(meta: Object, status: Object, conditions: Mapping[str, Object]) -> str:
+    """What keeps a pod from being resized, as far as its kubelet has looked at what was asked."""
+    if int(status.get("observedGeneration") or 0) < int(meta.get("generation") or 0):
+        return ""
+    for kind in ("PodResizePending", "PodResizeInProgress"):
+        told = conditions.get(kind) or {}
+        if told.get("status") == "True" and told.get("reason"):
+            return f"{told['reason']}: {told.get('message') or 'it is not said why'}"
+    return ""
 
 
 def _restarts(containers: Sequence[Object]) -> int:

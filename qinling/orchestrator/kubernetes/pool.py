@@ -24,7 +24,9 @@ from qinling.orchestrator.kubernetes.claims import Claims
 from qinling.orchestrator.kubernetes.client import Client
 from qinling.orchestrator.kubernetes.hints import Hints
 from qinling.orchestrator.kubernetes.manifests import Manifest
+from qinling.orchestrator.kubernetes.nodes import Nodes
 from qinling.orchestrator.kubernetes.observe import Deployment
+from qinling.orchestrator.kubernetes.runs import Runs
 from qinling.orchestrator.kubernetes.seen import Seen
 from qinling.orchestrator.kubernetes.wake import Waker
 from qinling.orchestrator.kubernetes.watch import Watcher
@@ -38,6 +40,9 @@ _NOT_FOUND, _CONFLICT, _INVALID = 404, 409, 422
 _ASK_AGAIN = 1.0
 _ASK_AGAIN_AT_MOST = 60.0
 _STOP_TIMEOUT = 5.0
+# Connections that are kept beside those of the threads that reconcile: for the watches, for workers
+# that get their functions, and for runs of images.
+_MORE = 48
 _BACKGROUND = {"propagationPolicy": "Background"}
 
 
@@ -72,7 +77,7 @@ class KubernetesOrchestrator:
         self._relist = conf.engine.settled_interval
         self._deadline: int = options.progress_deadline
         self._untrusted = options.untrusted_runtime_class
-        self._client = Client(conf, connections=conf.engine.reconcile_threads + 2)
+        self._client = Client(conf, connections=conf.engine.reconcile_threads + _MORE)
         self._templates = manifests.Templates(conf)
         self._deployments_path = f"/apis/apps/v1/namespaces/{options.namespace}/deployments"
         self._sets_path = f"/apis/apps/v1/namespaces/{options.namespace}/replicasets"
@@ -98,7 +103,10 @@ class KubernetesOrchestrator:
         self._waker = Waker(notify)
         self._deployments: Seen[Deployment] = Seen(observe.deployment, notify)
         self._pods: Seen[observe.Pod] = Seen(observe.pod, notify)
-        self._claims = Claims(self._client, self._pods_path, self._pods, self._find)
+        self._nodes = Nodes(self._client, self._relist, self._node_changed)
+        self._claims = Claims(
+            self._client, self._pods_path, self._pods, self._find, self._nodes.is_cordoned
+        )
         self._watchers = [
             Watcher(self._client, path, seen, self._synced, self._relist)
             for path, seen in (
@@ -106,10 +114,15 @@ class KubernetesOrchestrator:
                 (self._pods_path, self._pods),
             )
         ]
+        self.runs = Runs(self._client, self._pods_path, self._templates, self._guard, self._relist)
         for watcher in self._watchers:
             watcher.start()
+        self.runs.start()
+        self._nodes.start()
 
     def stop(self) -> None:
+        self._nodes.stop(_STOP_TIMEOUT)
+        self.runs.stop(_STOP_TIMEOUT)
         for watcher in self._watchers:
             watcher.stop(_STOP_TIMEOUT)
 
@@ -176,6 +189,18 @@ class KubernetesOrchestrator:
         self._check_followed(pool_id)
         return self._claims.claimed(pool_id, known)
 
+    def resize(
+        self,
+        pool_id: str,
+        worker_id: str,
+        *,
+        memory: tuple[int, int] | None = None,
+        cpu: int | None = None,
+    ) -> bool:
+        self._check_followed(pool_id)
+        wanted = self._templates.resized(memory, cpu)
+        return self._claims.resize(pool_id, worker_id, wanted)
+
     def release(self, pool_id: str, worker_id: str) -> bool:
         self._check_followed(pool_id)
         return self._claims.release(pool_id, worker_id)
@@ -240,6 +265,11 @@ class KubernetesOrchestrator:
         if pool_id is not None:
             with self._waiting_lock:
                 (self._waiting.add if waits else self._waiting.discard)(pool_id)
+
+    def _node_changed(self, name: str) -> None:
+        for pool_id in self._pods.pools():
+            if any(pod.claimed and pod.node == name for pod in self._pods.of(pool_id)):
+                self._notify(pool_id)
 
     def _synced(self) -> None:
         if any(watcher.trouble is not None for watcher in self._watchers):

@@ -26,11 +26,18 @@ class Seen(Generic[T]):
 
     :param changed: called with a pool's id when a value is not equal to the
         one before it, or is gone. Called without any lock held.
+    :param owner: whose an object is: in the place of a pool it may be something else.
     """
 
-    def __init__(self, read: Callable[[Object], T], changed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[Object], T],
+        changed: Callable[[str], None],
+        owner: Callable[[Object], str | None] = names.pool_of,
+    ) -> None:
         self._read = read
         self._changed = changed
+        self._owner = owner
         self._lock = threading.Lock()
         self._pools: dict[str, dict[str, _Entry[T]]] = {}
         # The pool that has each name, which no two objects of a namespace have.
@@ -44,7 +51,7 @@ class Seen(Generic[T]):
         Versions of one kind can be compared as numbers since Kubernetes 1.35
         (KEP-5504), and etcd has always made them so.
         """
-        if (pool_id := names.pool_of(item)) is None:
+        if (pool_id := self._owner(item)) is None:
             return
         name, entry = self._entry(item)
         with self._lock:
@@ -91,7 +98,7 @@ class Seen(Generic[T]):
         """
         fresh: dict[str, dict[str, _Entry[T]]] = {}
         for item in items:
-            if (pool_id := names.pool_of(item)) is not None:
+            if (pool_id := self._owner(item)) is not None:
                 name, entry = self._entry(item)
                 fresh.setdefault(pool_id, {})[name] = entry
         homes = {name: pool_id for pool_id, entries in fresh.items() for name in entries}

@@ -43,7 +43,7 @@ class Watcher:
 
     :param path: of the list. :param synced: called when all that is there is
         known, and again after each time that it was not. :param relist: seconds
-        after which everything is listed anew, at most.
+        after which everything is listed anew, at most. :param selector: of labels.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class Watcher:
         seen: Seen[Any],
         synced: Callable[[], None],
         relist: float,
+        selector: str = names.SELECTOR,
     ) -> None:
+        self._selector = selector
         self._client = client
         self._path = path
         self._seen = seen
@@ -130,7 +132,7 @@ class Watcher:
 
     def _all(self) -> Iterator[Object]:
         """All there is, page by page; afterwards its version is known."""
-        query = {"labelSelector": names.SELECTOR, "limit": str(_PAGE)}
+        query = {"labelSelector": self._selector, "limit": str(_PAGE)}
         while True:
             page = self._client.get(self._path, query)
             yield from page.get("items") or []
@@ -142,7 +144,7 @@ class Watcher:
 
     def _follow(self) -> None:
         query = {
-            "labelSelector": names.SELECTOR,
+            "labelSelector": self._selector,
             "resourceVersion": str(self._version),
             "allowWatchBookmarks": "true",
         }

@@ -19,7 +19,7 @@ from oslo_log import log
 
 from qinling import exceptions
 from qinling.orchestrator import base
-from qinling.orchestrator.local import guard, images, process, state
+from qinling.orchestrator.local import guard, images, process, runs, state
 from qinling.orchestrator.local.watch import End, Health, Watch
 
 LOG = log.getLogger(__name__)
@@ -59,10 +59,18 @@ class LocalOrchestrator:
         self._images = images.Images(conf.local.images)
         self._state = state.StateDir(conf.local.state_dir)
         self._uid_base: int | None = None
+        self.runs = runs.Runs(
+            self._state.runs,
+            self._images,
+            conf.execution.max_log_size + 1,
+            conf.local.max_processes,
+            bound,
+        )
 
     def start(self, notify: base.Notify) -> None:
         self._state.prepare()
         self._choose_isolation()
+        self.runs.start(self._uid_base)
         self._notify = notify
         self._watch = Watch(
             notify,
@@ -76,6 +84,7 @@ class LocalOrchestrator:
         if self._bound and not self._watch.end_all(patience):
             LOG.warning("Some workers did not end within %g s.", patience)
         self._watch.stop()
+        self.runs.let_end()
 
     def check(self) -> list[str]:
         # The folder is not tried: this may run as another user than the engine.
@@ -151,6 +160,17 @@ class LocalOrchestrator:
             for entry in pool.claimed
             if self._watch.track(pool_id, entry) is not Health.GONE
         }
+
+    def resize(
+        self,
+        pool_id: str,  # noqa: ARG002
+        worker_id: str,  # noqa: ARG002
+        *,
+        memory: tuple[int, int] | None = None,  # noqa: ARG002
+        cpu: int | None = None,  # noqa: ARG002
+    ) -> bool:
+        # A worker holds its own executions to their memory, and nothing holds it to a processor.
+        return True
 
     def release(self, pool_id: str, worker_id: str) -> bool:
         with self._state.locked(pool_id):

@@ -37,6 +37,11 @@ class Images:
         """The command of ``image``, None when this host has no such image."""
         return self._commands.get(image) or self._commands.get(_untagged(image))
 
+    def program(self, image: str) -> tuple[str, ...] | None:
+        """The same for an image that is a function: one that serves workers is none."""
+        command = self.command(image)
+        return None if command == PYTHON_WORKER else command
+
 
 def _untagged(image: str) -> str:
     image = image.partition("@")[0]

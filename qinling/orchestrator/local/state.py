@@ -103,6 +103,7 @@ class StateDir:
         self.path = pathlib.Path(path)
         self.pools = self.path / "pools"
         self.logs = self.path / "logs"
+        self.runs = self.path / "runs"
 
     def prepare(self) -> None:
         """Make the folders and prove that they can be written to.
@@ -111,7 +112,7 @@ class StateDir:
         """
         try:
             # Nothing here is a worker's business: it gets what it needs as descriptors.
-            for folder in (self.path, self.pools, self.logs):
+            for folder in (self.path, self.pools, self.logs, self.runs):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.pools) as probe:
                 probe.write(b"\0" * 4096)
@@ -125,7 +126,7 @@ class StateDir:
     def ids(self) -> list[str]:
         """Ids of all pools that have a file."""
         with _told("read", self.pools):
-            return sorted(path.stem for path in self.pools.glob("*.json") if _is_id(path.stem))
+            return sorted(path.stem for path in self.pools.glob("*.json") if is_id(path.stem))
 
     def load(self, pool_id: str) -> Pool | None:
         """The pool, or None when there is none."""
@@ -213,7 +214,8 @@ def _checked(name: str) -> str:
     return str(uuid.UUID(name))
 
 
-def _is_id(name: str) -> bool:
+def is_id(name: str) -> bool:
+    """Whether it is one that this service has made."""
     try:
         return _checked(name) == name
     except ValueError:

@@ -27,6 +27,7 @@ IMAGES: dict[str, list[str]] = {
     "python3:2": WORKER,
     "crashing": ["/bin/sh", "-c", "echo starting; echo out of luck >&2; exit 3"],
     "deaf": ["/bin/sleep", "1000"],
+    "tool": ["/usr/bin/env"],
 }
 
 #: Manifests count seconds; those of the tests' cluster are shorter.
@@ -203,6 +204,19 @@ def site(
     """A running installation of each kind in turn, that the tests of a module share."""
     with installed(request, tmp_path_factory.mktemp(request.param), cluster) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def permitted(site: Site, cluster: Cluster) -> Iterator[None]:
+    """Nothing that the engine asks for meanwhile is beyond its rights."""
+    before = len(cluster.calls)
+    yield
+    refused = [
+        (call.verb, call.resource)
+        for call in cluster.calls[before:]
+        if call.status == 403 and call.namespace == site.namespace
+    ]
+    assert refused == []
 
 
 @pytest.fixture(scope="module", params=KINDS)

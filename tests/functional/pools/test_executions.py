@@ -1,16 +1,21 @@
 """Executions on a cluster: all that holds on one host, and what only a cluster does to workers."""
 
 import concurrent.futures
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+import yaml
 
 from qinling.orchestrator.kubernetes import names
 from tests.fixtures.deployment import Deployment, Distributed, Standalone
 from tests.fixtures.kubernetes import Call, Cluster
 from tests.fixtures.process import Process, wait_until
-from tests.functional.pools.conftest import Object, Site, is_ready
+from tests.functional.pools.conftest import CLOCK, ETC, IMAGES, Object, Site, is_ready
 from tests.functional.test_executions import *  # noqa: F403
 from tests.functional.test_executions import GREETER, output
+
+pytestmark = pytest.mark.usefixtures("permitted")
 
 CLAIMED = f"{names.STATE}={names.CLAIMED}"
 
@@ -70,11 +75,24 @@ def test_a_claim_is_one_request_and_the_pool_refills(
         for call in cluster.calls[before:]
         if call.user == user and not _is_of_the_resync(call)
     ]
-    assert asked == [("patch", "pods", 200)]
+    assert asked == [
+        ("patch", "pods", 200),
+        ("patch", "pods/resize", 200),
+        ("patch", "pods/resize", 200),
+    ]
     pod = pod_of(site, runtime_id, function["id"])
     [owner] = pod["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"]) == ("Deployment", names.deployment(runtime_id))
     assert owner["controller"] is True
+    # 3 executions of 32 MiB, the import's 256, and what a worker has before, its /tmp included.
+    wanted = {"cpu": "100m", "memory": "480Mi"}
+
+    def fits() -> bool:
+        [state] = pod_of(site, runtime_id, function["id"])["status"]["containerStatuses"]
+        has = state["resources"]
+        return has["limits"] == wanted and has["requests"]["memory"] == "128Mi"
+
+    wait_until(fits, 20, "its pod resized")
 
     def refilled() -> bool:
         free = [one for one in site.pods(runtime_id) if one["metadata"]["uid"] not in workers]
@@ -193,7 +211,8 @@ def test_two_engines_claim_no_worker_twice_and_none_too_many(
     assert isinstance(site.deployment, Distributed)
     with site.deployment.second_engine() as second:
         second.wait_for_line("The engine is running", timeout=30)
-        wait_until(lambda: cluster.watches.count("pods") >= 2, 30, "both engines watching")
+        # Each watches workers, and runs of images.
+        wait_until(lambda: cluster.watches.count("pods") >= 4, 30, "both engines watching")
         before = claimed(site, runtime_id).keys()
         made = [client.create_function(runtime_id, GREETER, timeout=30)["id"] for _ in range(3)]
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
@@ -209,6 +228,47 @@ def test_two_engines_claim_no_worker_twice_and_none_too_many(
             30,
             "no worker of nobody's",
         )
+
+
+def test_a_cordoned_nodes_worker_is_replaced_by_one_elsewhere(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    nodes = {name: {"cpu": "2", "memory": "4Gi", "pods": "20"} for name in ("one", "two")}
+    with Cluster(tmp_path / "own", images=IMAGES, clock=CLOCK, backoff=0.05, nodes=nodes) as own:
+        site = make_site(on=own)
+        for document in yaml.safe_load_all((ETC / "nodes.yaml").read_text()):
+            for subject in document.get("subjects", []):
+                subject["namespace"] = site.namespace
+            own.apply(document)
+        runtime = site.create()
+        site.wait_whole(runtime["id"])
+        function_id = site.client.create_function(runtime["id"], GREETER)["id"]
+        site.client.execute(function_id)
+        before = pod_of(site, runtime["id"], function_id)
+        own.cordon(before["spec"]["nodeName"])
+        after = wait_replaced(site, runtime["id"], function_id, before)
+        assert after["spec"]["nodeName"] != before["spec"]["nodeName"]
+        site.deployment.close()
+
+
+def test_a_function_for_whose_memory_no_node_has_room_is_told_so(
+    make_site: Callable[..., Site], tmp_path: Path
+) -> None:
+    nodes = {"small": {"cpu": "2", "memory": "300Mi", "pods": "10"}}
+    with Cluster(tmp_path / "own", images=IMAGES, clock=CLOCK, backoff=0.05, nodes=nodes) as own:
+        site = make_site(on=own, execution={"start_timeout": "5"})
+        runtime = site.create()
+        site.wait_whole(runtime["id"])
+        client = site.client
+        function = client.create_function(runtime["id"], GREETER, memory_size=134217728)
+        execution = client.execute(function["id"])
+        assert execution["status"] == "error"
+        assert "resize its pod (403): pods" in output(execution), execution
+        assert "node didn't have enough allocatable resources: memory" in output(execution)
+        # What it cannot have, a smaller one can.
+        function = client.create_function(runtime["id"], GREETER)
+        assert client.execute(function["id"])["status"] == "success"
+        site.deployment.close()
 
 
 def _is_of_the_resync(call: Call) -> bool:

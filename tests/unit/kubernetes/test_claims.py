@@ -1,5 +1,6 @@
 """Claims: which pods are claimed by which requests, which are seen to live, and how they go."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from qinling.orchestrator.kubernetes.manifests import Templates
 from qinling.orchestrator.kubernetes.seen import Seen
 from tests.unit.kubernetes.objects import POOL, Object, deployment, pod
 
+CORDONED = {"cordoned"}
 PODS = "/api/v1/namespaces/qinling/pods"
 RUNNING = {"name": "worker", "state": {"running": {}}, "restartCount": 0}
 READY = {
@@ -43,6 +45,11 @@ class Api:
         for field in ("labels", "annotations"):
             meta[field] = made["metadata"].get(field, {}) | body["metadata"][field]
         return made | {"metadata": meta}
+
+    def resize(self, path: str, container: str, resources: Object) -> Object:
+        name = self._note("resize", path, resources)
+        assert container == self.pods[name]["spec"]["containers"][0]["name"]
+        return sized(self.pods[name], resources["limits"], version=70)
 
     def delete(self, path: str, options: Object) -> None:
         self._note("delete", path, options)
@@ -90,7 +97,7 @@ def make(
     found = observe.deployment(deployment(Templates(conf)))
 
     def make(*pods: Object, owner: observe.Deployment | None = found) -> Claims:
-        return Claims(api, PODS, seen(*pods), lambda _: owner)  # type: ignore[arg-type]
+        return Claims(api, PODS, seen(*pods), lambda _: owner, CORDONED.__contains__)  # type: ignore[arg-type]
 
     return make
 
@@ -108,6 +115,82 @@ def claimed(name: str, restarts: int = 0, status: Object | None = None, **meta: 
     made["metadata"]["labels"][names.STATE] = names.CLAIMED
     made["status"] = made["status"] | (status or {})
     return made
+
+
+def on(node: str, item: Object) -> Object:
+    return item | {"spec": item["spec"] | {"nodeName": node}}
+
+
+def test_a_cordoned_nodes_workers_leave_once_there_are_others_elsewhere(
+    make: Callable[..., Claims], seen: Callable[..., Seen[observe.Pod]]
+) -> None:
+    claims = make(on("cordoned", claimed("one")), on("cordoned", free("two")))
+    # There is no better one, and it serves.
+    assert claims.claimed(POOL) == {"uid-of-one": True}
+    seen(on("other", free("three")))
+    assert claims.claimed(POOL) == {"uid-of-one": False}
+    worker = claims.claim(POOL)
+    assert worker is not None
+    assert worker.id == "uid-of-three"
+
+
+def sized(item: Object, asked: Object, has: Object | None = None, version: int = 71) -> Object:
+    """A pod that is asked to have other limits, and has some; None for none that are known."""
+    changed: Object = copy.deepcopy(item)
+    changed["metadata"] |= {"resourceVersion": str(version), "generation": 2}
+    changed["spec"]["containers"][0]["resources"] = {"limits": asked}
+    if has is not None:
+        changed["status"]["containerStatuses"][0]["resources"] = {"limits": has}
+        changed["status"]["observedGeneration"] = 2
+    return changed
+
+
+WANTED = {"limits": {"memory": "448Mi"}, "requests": {"memory": "128Mi"}}
+
+
+def test_a_worker_is_resized_by_one_request_and_fits_when_its_pod_says_so(
+    make: Callable[..., Claims], api: Api, seen: Callable[..., Seen[observe.Pod]]
+) -> None:
+    one = claimed("one")
+    claims = make(one)
+    assert not claims.resize(POOL, "uid-of-one", WANTED)
+    assert not claims.resize(POOL, "uid-of-one", WANTED)
+    assert (api.calls, api.bodies) == ([("resize", "one")], [WANTED])
+    seen(sized(one, WANTED["limits"], {"cpu": "1", **WANTED["limits"]}))
+    assert claims.resize(POOL, "uid-of-one", WANTED)
+    assert api.calls == [("resize", "one")]
+
+
+@pytest.mark.parametrize("status", [403, 404, 422])
+def test_a_worker_whose_resize_is_refused_is_unfit(
+    make: Callable[..., Claims], api: Api, status: int
+) -> None:
+    claims = make(claimed("one"))
+    api.refused["one"] = status
+    with pytest.raises(exceptions.WorkerUnfit, match=str(status)):
+        claims.resize(POOL, "uid-of-one", WANTED)
+    with pytest.raises(exceptions.WorkerUnfit, match="gone"):
+        claims.resize(POOL, "uid-of-another", WANTED)
+
+
+@pytest.mark.parametrize("reason", ["Deferred", "Infeasible"])
+def test_a_worker_whose_node_has_no_room_is_unfit_once_the_kubelet_has_looked(
+    make: Callable[..., Claims], seen: Callable[..., Seen[observe.Pod]], reason: str
+) -> None:
+    one = claimed("one")
+    claims = make(one)
+    assert not claims.resize(POOL, "uid-of-one", WANTED)
+    told = sized(one, WANTED["limits"], {"memory": "128Mi"})
+    condition = {"type": "PodResizePending", "status": "True", "reason": reason, "message": "full"}
+    told["status"]["conditions"] = [*told["status"]["conditions"], condition]
+    early = copy.deepcopy(told)
+    early["status"]["observedGeneration"] = 1
+    seen(early)
+    assert not claims.resize(POOL, "uid-of-one", WANTED)
+    told["metadata"]["resourceVersion"] = "72"
+    seen(told)
+    with pytest.raises(exceptions.WorkerUnfit, match=f"{reason}: full"):
+        claims.resize(POOL, "uid-of-one", WANTED)
 
 
 def test_a_ready_pod_is_claimed_by_one_guarded_request(

@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.orchestrator.kubernetes import names, pool, wake
+from qinling.orchestrator.kubernetes import names, nodes, pool, runs, wake
 from qinling.orchestrator.kubernetes.manifests import Templates
 from qinling.orchestrator.kubernetes.pool import KubernetesOrchestrator
 from tests.unit.kubernetes.objects import (
@@ -120,7 +120,8 @@ def make(
     conf: cfg.ConfigOpts, api: Api, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., KubernetesOrchestrator]:
     """Makes drivers that have seen these objects."""
-    monkeypatch.setattr(pool, "Watcher", lambda *_: Quiet())
+    for module in (pool, runs, nodes):
+        monkeypatch.setattr(module, "Watcher", lambda *_, **__: Quiet())
 
     def make(*seen: Object) -> KubernetesOrchestrator:
         driver = KubernetesOrchestrator(conf)

@@ -16,6 +16,7 @@ from qinling.api.types.base import Uuid, expose
 from qinling.db import api as db_api
 from qinling.db import executions, function_aliases, function_versions, functions
 from qinling.db import listing as lists
+from qinling.execution import images
 from qinling.execution.dispatch import Dispatcher
 from qinling.policies import executions as policies
 from qinling.states import ExecutionStatus, RuntimeStatus
@@ -49,6 +50,7 @@ class ExecutionsController(routing.Resource):
         self._db = db
         self._engine = engine
         self._dispatcher = dispatcher
+        self._awaiting = images.Awaiting(conf, db)
 
     @expose(types.Execution, body=types.ExecutionCreate, status_code=201)
     def create(self, body: types.ExecutionCreate) -> types.Execution:
@@ -83,11 +85,22 @@ class ExecutionsController(routing.Resource):
             "function_id": function.id,
             "idempotency_key": key,
         }
+        if function.runtime_id is None:
+            return self._run_image(caller, function, values)
         if values["sync"]:
             return self._dispatcher.start(values, function, caller)
         row = self._dispatcher.accept(values, function)
         self._engine.execute(caller, row.id)
         return row
+
+    def _run_image(
+        self, caller: context.RequestContext, function: functions.Function, values: dict[str, Any]
+    ) -> executions.Execution:
+        """An engine runs it, whoever waits for it."""
+        images.arguments(values["input"])
+        row = self._dispatcher.accept(values, function)
+        self._engine.execute(caller, row.id)
+        return self._awaiting.end_of(row, function.timeout) if values["sync"] else row
 
     @routing.takes_query
     @expose(types.Executions)
@@ -125,7 +138,10 @@ class ExecutionsController(routing.Resource):
         caller.can(policies.DELETE, {"project_id": execution.project_id})
         self._db.write(executions.remove, execution.id)
         if execution.status is ExecutionStatus.RUNNING:
-            self._dispatcher.cancel(execution)
+            if execution.worker_id == execution.id:
+                self._engine.delete_execution(caller, execution.id)
+            else:
+                self._dispatcher.cancel(execution)
 
     def _function(
         self, caller: context.RequestContext, values: dict[str, Any]
@@ -146,9 +162,7 @@ class ExecutionsController(routing.Resource):
             raise exceptions.NotFound.of("Function", function.id)
         if values["function_version"]:
             self._db.read(function_versions.get, function.id, values["function_version"])
-        if function.runtime_id is None:
-            raise exceptions.Conflict(f"Function {function.id}: images cannot be run yet.")
-        if status is not RuntimeStatus.AVAILABLE:
+        if function.runtime_id is not None and status is not RuntimeStatus.AVAILABLE:
             raise exceptions.Conflict(
                 f"Runtime {function.runtime_id} of function {function.id} is {status}; "
                 "functions run when it is available."
