@@ -38,6 +38,8 @@ _NOT_FOUND, _CONFLICT, _INVALID = 404, 409, 422
 _ASK_AGAIN = 1.0
 _ASK_AGAIN_AT_MOST = 60.0
 _STOP_TIMEOUT = 5.0
+# Seconds that clocks may differ. What is said to have been applied after that has no time to fail.
+_SKEW = 3600
 _BACKGROUND = {"propagationPolicy": "Background"}
 
 
@@ -312,7 +314,7 @@ class KubernetesOrchestrator:
         carried = {}
         if found.template.attempt is not None:
             carried[names.ATTEMPT] = found.template.attempt
-        if found.revision == spec.revision and found.since:
+        if found.revision == spec.revision and 0 < found.since <= now + _SKEW:
             carried[names.SINCE] = str(found.since)
         else:
             # Later than what Kubernetes has told before, whatever its clock says.
