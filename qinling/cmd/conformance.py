@@ -295,7 +295,7 @@ def main() -> int:
     parser.add_argument(
         "command",
         help="what starts the server, split as a shell splits words; with --image what runs "
-        "containers: docker, podman, 'sudo docker'",
+        "containers: docker or podman",
     )
     parser.add_argument("--image", help="an image that starts the server, to be run as in a pod")
     parser.add_argument(

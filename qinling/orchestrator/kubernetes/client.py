@@ -289,7 +289,8 @@ class Client:
             return Keys(authority, certificate, key)
         library_config.load_incluster_config(made)
         mounted = Path(made.ssl_ca_cert)
-        if files.read(mounted.with_name("namespace")).decode().strip() == options.namespace:
+        home = mounted.with_name("namespace")
+        if home.exists() and home.read_text().strip() == options.namespace:
             raise ValueError(
                 f"namespace {options.namespace} is for workers, and its NetworkPolicy would cut "
                 "Qinling itself off; run it in another one (etc/kubernetes/engine-in-cluster.yaml)"

@@ -43,6 +43,8 @@ _STOP_TIMEOUT = 5.0
 # Connections that are kept beside those of the threads that reconcile: for the watches, for workers
 # that get their functions, and for runs of images.
 _MORE = 48
+# Seconds that clocks may differ. What is said to have been applied after that has no time to fail.
+_SKEW = 3600
 _BACKGROUND = {"propagationPolicy": "Background"}
 
 
@@ -342,7 +344,7 @@ class KubernetesOrchestrator:
         carried = {}
         if found.template.attempt is not None:
             carried[names.ATTEMPT] = found.template.attempt
-        if found.revision == spec.revision and found.since:
+        if found.revision == spec.revision and 0 < found.since <= now + _SKEW:
             carried[names.SINCE] = str(found.since)
         else:
             # Later than what Kubernetes has told before, whatever its clock says.

@@ -194,10 +194,11 @@ def test_what_a_server_writes_in_another_way_is_sent_only_once(
         lambda found: found["spec"]["template"]["spec"].update(automountServiceAccountToken=True),
         lambda found: found["metadata"]["annotations"].pop(names.REVISION),
         lambda found: found["metadata"]["annotations"].pop(names.SINCE),
+        lambda found: found["metadata"]["annotations"].update({names.SINCE: "9" * 12}),
         lambda found: found["metadata"]["labels"].pop("app.kubernetes.io/part-of"),
         lambda found: found["spec"].update(paused=True),
     ],
-    ids=["replicas", "image", "token", "revision", "since", "label", "paused"],
+    ids=["replicas", "image", "token", "revision", "since", "far", "label", "paused"],
 )
 def test_what_was_changed_by_hand_is_put_right(
     make: Callable[..., KubernetesOrchestrator],
