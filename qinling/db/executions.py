@@ -318,6 +318,14 @@ def waiting(connection: sa.Connection, *, limit: int) -> Sequence[str]:
     return connection.execute(query).scalars().all()
 
 
+def ids_of(connection: sa.Connection, owner: str) -> Sequence[str]:
+    """Ids of the executions that an owner has."""
+    query = sa.select(Table.c.id).where(
+        Table.c.status == ExecutionStatus.RUNNING, Table.c.owner == owner
+    )
+    return connection.execute(query).scalars().all()
+
+
 def orphans(connection: sa.Connection, *, limit: int) -> list[Execution]:
     """Executions whose owners have no lease any more."""
     query = (

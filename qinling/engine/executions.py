@@ -111,7 +111,6 @@ class Executions:
         execution = self._db.write(executions.inherit, orphan, self._owner)
         if execution is None:
             return
-        LOG.warning("The owner of execution %s is gone; asking its worker.", execution.id)
         function = self._db.read(functions.find, execution.function_id)
         if function is not None and function.runtime_id is None:
             self._images.run(execution, function)
@@ -119,6 +118,19 @@ class Executions:
             self._dispatcher.run(execution, function, context.RequestContext())
         else:
             self._dispatcher.recover(execution, 0.0 if function is None else function.timeout)
+
+    def _find_lost(self) -> None:
+        """Go on with what this engine has and does not know of.
+
+        The database went away when it was to answer that it is this engine's.
+        """
+        for execution_id in self._db.read(executions.ids_of, self._owner):
+            with self._lock:
+                known = execution_id in self._under_way
+            execution = None if known else self._db.read(executions.find, execution_id)
+            # One that has ended meanwhile has no owner any more.
+            if execution is not None and execution.owner == self._owner:
+                self._begin(execution_id, functools.partial(self._recover, execution))
 
     def _scan(self) -> None:
         while not self._stopping:
@@ -130,7 +142,9 @@ class Executions:
                 for execution_id in self._db.read(executions.waiting, limit=self._free() + 1):
                     self.execute(execution_id)
                 for orphan in self._db.read(executions.orphans, limit=self._free() + 1):
+                    LOG.warning("The owner of execution %s is gone.", orphan.id)
                     self._begin(orphan.id, functools.partial(self._recover, orphan))
+                self._find_lost()
             except exceptions.QinlingError as error:
                 LOG.warning("Executions are looked for later: %s", error)
             except Exception:

@@ -94,9 +94,12 @@ class Dispatcher:
                 if client is not None:
                     line.is_gone(client)
                 function = self._db.read(functions.get, function.id)
-            except BaseException:
+            except BaseException as error:
                 if client is not None:
                     line.give_back(client)
+                if isinstance(error, exceptions.DatabaseUnavailable):
+                    # It may be there all the same, and nobody else would take it from this owner.
+                    self._recorder.end_later(_never_run(values | owned), "")
                 raise
             else:
                 return self._run(execution, function, asked_by, client)
@@ -390,6 +393,15 @@ class Dispatcher:
             if line.idle():
                 del self._lines[code]
                 line.close()
+
+
+def _never_run(values: dict[str, Any]) -> executions.Execution:
+    """The end of an execution whose acceptance could not be answered."""
+    now = timeutils.utcnow()
+    result = _result(_FAILED, 0.0)
+    return executions.Execution(
+        **values, created_at=now, updated_at=now, status=ExecutionStatus.ERROR, result=result
+    )
 
 
 def _cancelled(execution: executions.Execution, duration: float) -> executions.Execution:

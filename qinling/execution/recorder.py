@@ -36,12 +36,16 @@ class Recorder:
         try:
             return self._db.write(executions.end, ended, printed)
         except exceptions.DatabaseUnavailable:
-            self._waiting.put((ended, printed))
-            with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="ends", daemon=True)
-                    self._thread.start()
+            self.end_later(ended, printed)
             raise
+
+    def end_later(self, ended: executions.Execution, printed: str) -> None:
+        """Write an end down when the database is there again, if there is such an execution."""
+        self._waiting.put((ended, printed))
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="ends", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         while True:

@@ -188,14 +188,16 @@ class Hand(threading.Thread):
         self._site = site
         self._history = history
         self._stopping = threading.Event()
+        # What has ended though nobody had touched it.
+        self.wrong: list[str] = []
         # What is to be done, by when: blows, and what mends them.
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._now = 0.0
         for blow in planned:
             self._at(blow.at, lambda blow=blow: self._strike(blow))
-        # Programs that are not as they should be.
-        self._struck: set[Process] = set()
-        self.wrong: list[str] = []
+        # Programs that are not as they should be, and whether they were killed.
+        self._struck: dict[Process, bool] = {}
 
     def run(self) -> None:
         began = time.monotonic()
@@ -231,7 +233,7 @@ class Hand(threading.Thread):
         if not process.running:
             self.wrong.append(f"{process} has ended by itself:\n{process.log_tail()}")
             return
-        self._struck.add(process)
+        self._struck[process] = blow.kill
         self._remember(blow, process.log_path.stem)
         process.send_signal(signal.SIGKILL if blow.kill else signal.SIGSTOP)
         self._at(self._now + blow.seconds, lambda: self._mend(process))
@@ -247,17 +249,11 @@ class Hand(threading.Thread):
         self._history.harms.append(Harm(now(), blow.kind, name, seconds))
 
     def _mend(self, process: Process) -> None:
-        if process in self._struck:
-            self._struck.discard(process)
-            if self._history_says_killed(process):
-                process.wait()
-                process.start()
-            else:
-                process.resume()
-
-    def _history_says_killed(self, process: Process) -> bool:
-        last = [harm for harm in self._history.harms if harm.name == process.log_path.stem][-1]
-        return last.seconds is None
+        if self._struck.pop(process):
+            process.wait()
+            process.start()
+        else:
+            process.resume()
 
 
 def _signal(worker_id: str, number: signal.Signals) -> None:

@@ -56,13 +56,16 @@ def run(site: Site, runs: Path, seed: int, seconds: float) -> Verdict:
     history = History()
     breaches = _storm(site, functions, history, seed, seconds)
     breaches += _serves_again(site, functions, history)
+    dead = [each for kind in site.programs.values() for each in kind if not each.running]
+    if dead:
+        breaches += [f"{each} has ended:\n{each.log_tail()}" for each in dead]
+        return Verdict("the installation has ended", breaches, list(map(str, history.harms)))
     breaches += _late(_wait_ended, site)
     breaches += _late(_wait_tidy, site)
     found = _aftermath(site, functions, runs)
     breaches += checker.check(history, found)
     breaches += _late(_clear, site, functions, runtime["id"])
-    harms = [str(harm) for harm in history.harms]
-    return Verdict(checker.summary(history, found), breaches, harms)
+    return Verdict(checker.summary(history, found), breaches, list(map(str, history.harms)))
 
 
 def _storm(

@@ -133,3 +133,19 @@ def execution_ids(db: db_api.Database) -> set[str]:
         for column in columns
         for id_ in db.read(lambda c, column=column: c.execute(sa.select(column)).scalars().all())
     }
+
+
+def asked(function: functions.Function) -> dict[str, Any]:
+    """An execution of a function as the API asks for it: what `executions.create` takes, but for
+    its owner and worker.
+    """
+    return {
+        "id": str(uuid.uuid4()),
+        "project_id": "project",
+        "function_id": function.id,
+        "function_version": 0,
+        "function_alias": None,
+        "description": None,
+        "sync": True,
+        "input": None,
+    }

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from oslo_config import cfg
 
-from qinling import context
+from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import executions, functions, models, workers
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.keys import Keys
 from qinling.states import ExecutionStatus, WorkerStatus
+from tests.fixtures.process import wait_until
 from tests.unit import rows
 
 US, OTHERS = str(uuid.uuid4()), str(uuid.uuid4())
@@ -50,7 +51,7 @@ def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_e
         status=WorkerStatus.READY,
         claimed_at=NOW,
     )
-    values = _asked(function) | {"owner": OTHERS, "worker_id": None}
+    values = rows.asked(function) | {"owner": OTHERS, "worker_id": None}
     theirs = db.write(executions.create, values, function.revision)
     db.write(lambda connection: connection.execute(models.Worker.__table__.insert(), _row(worker)))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -72,22 +73,32 @@ def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_chan
 ) -> None:
     read = rows.insert_function(db)
     assert db.write(functions.update, read, {"cpu": 200})
-    accepted = dispatcher.accept(_asked(read), read)
+    accepted = dispatcher.accept(rows.asked(read), read)
     assert db.read(executions.waiting, limit=1) == [accepted.id]
 
 
-def _asked(function: functions.Function) -> dict[str, Any]:
-    """What the API gives of an execution that was asked for."""
-    return {
-        "id": str(uuid.uuid4()),
-        "project_id": "project",
-        "function_id": function.id,
-        "function_version": 0,
-        "function_alias": None,
-        "description": None,
-        "sync": True,
-        "input": None,
-    }
+def test_an_execution_whose_acceptance_was_not_answered_ends(
+    db: db_api.Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = rows.insert_function(db)
+    values = rows.asked(function)
+    write = db.write
+
+    def write_and_lose_the_answer(query: Any, *arguments: Any) -> Any:
+        found = write(query, *arguments)
+        if query is executions.create:
+            raise exceptions.DatabaseUnavailable("gone")
+        return found
+
+    monkeypatch.setattr(db, "write", write_and_lose_the_answer)
+    with pytest.raises(exceptions.DatabaseUnavailable):
+        dispatcher.start(values, function, context.RequestContext())
+
+    def ended() -> bool:
+        found = db.read(executions.get, values["id"])
+        return (found.status, found.owner) == (ExecutionStatus.ERROR, None)
+
+    wait_until(ended, 10, "its end")
 
 
 def _row(worker: workers.Worker) -> dict[str, Any]:
