@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from qinling.conf import storage
+
 # Bytes of a package, packed.
-MAX_PACKAGE = 51 * 1024**2
+MAX_PACKAGE = storage.MAX_PACKAGE * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
