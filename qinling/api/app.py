@@ -7,11 +7,12 @@ from oslo_config import cfg
 from oslo_middleware import cors, http_proxy_to_wsgi
 
 from qinling import policies, storage
-from qinling.api.controllers import root, routing
+from qinling.api.controllers import packages, root, routing
 from qinling.api.middleware import auth, body, errors, forms, health, overload, request_id
 from qinling.conf import api as options
 from qinling.conf import resource_limits
 from qinling.db import api as db_api
+from qinling.db import stores
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.lease import Lease
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from qinling.rpc import EngineNotifier
+
+
+def prepare(conf: cfg.ConfigOpts, db: db_api.Database) -> None:
+    """Make ready what the application writes to, once, at the start of a program.
+
+    :raises StartupError: it cannot be used, or is another database's.
+    """
+    store = storage.load(conf)
+    db.write(stores.check, store.prepare(), conf.storage.directory)
+    packages.Packages(db, store).sweep()
 
 
 def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> "WSGIApplication":

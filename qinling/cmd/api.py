@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 from oslo_log import log
 
-from qinling import conf, rpc, storage
+from qinling import conf, rpc
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
-from qinling.db import stores
 
 LOG = log.getLogger(__name__)
 
@@ -17,7 +16,7 @@ def prepare(argv: Sequence[str]) -> int:
     options = conf.load(argv, "qinling-api")
     db = db_api.Database(options)
     db.check()
-    db.write(stores.check, storage.load(options).prepare(), options.storage.directory)
+    app.prepare(options, db)
     client = rpc.EngineClient(options)
     http = server.HttpServer(
         app.build(options, db, client), options.api.host, options.api.port, options.api.threads

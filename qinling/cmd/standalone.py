@@ -9,11 +9,11 @@ from typing import IO
 
 from oslo_config import cfg
 
-from qinling import conf, exceptions, storage
+from qinling import conf, exceptions
 from qinling.api import app
 from qinling.cmd import server, service
 from qinling.db import api as db_api
-from qinling.db import migration, stores
+from qinling.db import migration
 from qinling.engine import service as engine_service
 
 OPTIONS = [
@@ -83,7 +83,7 @@ def prepare(argv: Sequence[str]) -> int:
     db = db_api.Database(options)
     if migration.current(db.engine()) != migration.head():
         migration.upgrade(db.engine())
-    db.write(stores.check, storage.load(options).prepare(), options.storage.directory)
+    app.prepare(options, db)
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-standalone", process.fail, bound=True)
     http = server.HttpServer(

@@ -128,7 +128,14 @@ OPTS = [
         help="Memory that the scheduler sets aside for an idle worker (MiB); less than "
         "`worker_memory`.",
     ),
-    cfg.IntOpt("tmp_size", default=64, min=1, max=65536, help="Size of a worker's /tmp (MiB)."),
+    cfg.IntOpt(
+        "tmp_size",
+        default=320,
+        min=1,
+        max=131072,
+        help="Size of a worker's /tmp (MiB). It has the function's package, packed and unpacked: "
+        "at least 51 more than `[storage] max_unpacked_size`, which API and engine both read.",
+    ),
     cfg.StrOpt(
         "tmp_medium",
         default="memory",

@@ -4,6 +4,9 @@ from oslo_config import cfg
 
 GROUP = "storage"
 
+# MiB of a package, packed: the contract's.
+MAX_PACKAGE = 51
+
 OPTS = [
     cfg.StrOpt(
         "driver",

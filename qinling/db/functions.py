@@ -211,9 +211,18 @@ def uses(connection: sa.Connection, runtime_id: str) -> bool:
 
 def package_is_used(connection: sa.Connection, digest: str) -> bool:
     """Whether anything in the database is of this package."""
-    return _any(connection, Table, Table.c.package == digest) or _any(
-        connection, _Versions, _Versions.c.package == digest
-    )
+    return bool(packages_in_use(connection, [digest]))
+
+
+def packages_in_use(connection: sa.Connection, digests: Collection[str]) -> set[str]:
+    """Those of the packages that something in the database is of."""
+    return {
+        digest
+        for table in (Table, _Versions)
+        for digest in connection.execute(
+            sa.select(table.c.package).where(table.c.package.in_(digests)).distinct()
+        ).scalars()
+    }
 
 
 def _any(connection: sa.Connection, table: sa.Table, condition: sa.ColumnElement[bool]) -> bool:

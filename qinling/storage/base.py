@@ -5,13 +5,15 @@ and nothing that is stored ever changes. ``api`` takes packages in, and
 ``engine`` hands them to workers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from qinling.conf import storage
+
 # Bytes of a package, packed.
-MAX_PACKAGE = 51 * 1024**2
+MAX_PACKAGE = storage.MAX_PACKAGE * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,12 @@ class PackageStore(Protocol):
         """A package, to be read and closed; its content has been checked.
 
         :raises PackageLost: it is not there, or it is damaged.
+        :raises Unavailable: the store cannot be read.
+        """
+
+    def stored(self) -> Iterator[str]:
+        """The digests of all packages but those that came just now.
+
         :raises Unavailable: the store cannot be read.
         """
 

@@ -27,7 +27,8 @@ from qinling.storage import base
 
 LOG = log.getLogger(__name__)
 
-# Seconds without a write after which an upload has no program any more.
+# Seconds without a write after which an upload has no program any more, and a package, if it is
+# going to have one, its row.
 _ABANDONED = 3600
 
 
@@ -97,6 +98,15 @@ class FileSystemStore:
             file.close()
             raise exceptions.PackageLost(digest, "is damaged")
         return file
+
+    def stored(self) -> Iterator[str]:
+        old = time.time() - _ABANDONED
+        with _away("read"):
+            for path in self._packages.glob("??/*"):
+                # Others remove some meanwhile.
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime < old:
+                        yield path.name
 
     def remove(self, digest: str, is_used: Callable[[], bool]) -> None:
         with self._locked(fcntl.LOCK_EX):

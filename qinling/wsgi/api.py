@@ -11,10 +11,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from qinling import conf, exceptions, rpc, storage
+from qinling import conf, exceptions, rpc
 from qinling.api import app
 from qinling.db import api as db_api
-from qinling.db import stores
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -29,7 +28,7 @@ def build() -> "WSGIApplication":
     options = conf.load([], "qinling-api", files=named.split(":") if named else None)
     db = db_api.Database(options)
     db.check()
-    db.write(stores.check, storage.load(options).prepare(), options.storage.directory)
+    app.prepare(options, db)
     db.dispose()
     return app.build(options, db, rpc.EngineClient(options))
 

@@ -1,6 +1,7 @@
 """Packages between calls and their store, for all nouns that have some."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ from qinling.storage import inspection
 LOG = log.getLogger(__name__)
 
 _PIECE = 64 * 1024
+# Packages that are looked up at a time.
+_BATCH = 500
 
 
 class Packages:
@@ -42,6 +45,18 @@ class Packages:
             except exceptions.Unavailable as error:
                 # What was asked for is done; this is only space.
                 LOG.warning("Package %s stays in the store: %s", digest, error)
+
+    def sweep(self) -> None:
+        """Remove the packages that never got a row: their program was killed in between."""
+        try:
+            stored = self._store.stored()
+            while digests := set(itertools.islice(stored, _BATCH)):
+                unused = digests - self._db.read(functions.packages_in_use, digests)
+                for digest in unused:
+                    LOG.info("Package %s, which nothing refers to, is removed.", digest)
+                self.forget(*unused)
+        except exceptions.Unavailable as error:
+            LOG.warning("Packages that nothing refers to stay in the store: %s", error)
 
     def check_entry(self, digest: str, entry: str) -> None:
         """:raises BadRequest: the package has nothing for it."""

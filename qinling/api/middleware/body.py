@@ -148,6 +148,8 @@ def parse(content: bytes) -> dict[str, Any]:
 def replace(environ: "WSGIEnvironment", content: bytes) -> None:
     """Put ``content`` where the body was."""
     environ["wsgi.input"] = io.BytesIO(content)
+    # WebOb would write it into a file to make it so.
+    environ["webob.is_body_seekable"] = True
     environ["CONTENT_LENGTH"] = str(len(content))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
 

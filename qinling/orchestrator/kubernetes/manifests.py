@@ -9,6 +9,7 @@ from typing import Any
 from oslo_config import cfg
 
 from qinling import exceptions
+from qinling.conf import storage
 from qinling.orchestrator import base
 from qinling.orchestrator.kubernetes import names
 
@@ -41,7 +42,8 @@ class Templates:
     """Makes manifests by the configuration of one installation.
 
     :raises StartupError: a worker would ask for as much as it may have. Its QoS
-        class would be another one, and its resources could not change later.
+        class would be another one, and its resources could not change later. Or
+        a package that the API takes would not fit into it.
     """
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
@@ -52,6 +54,13 @@ class Templates:
                     f"[kubernetes] {request} is {self._options[request]} and not less than "
                     f"{limit}, {self._options[limit]}."
                 )
+        package = storage.MAX_PACKAGE + conf.storage.max_unpacked_size
+        if self._options.tmp_size < package:
+            raise exceptions.StartupError(
+                f"[kubernetes] tmp_size is {self._options.tmp_size} and less than the {package} "
+                "MiB that the largest package takes, packed and unpacked: raise it, or lower "
+                "[storage] max_unpacked_size."
+            )
         self._grace = conf.resource_limits.max_timeout + _GRACE
 
     def deployment(self, spec: base.PoolSpec, carried: Mapping[str, str]) -> Manifest:

@@ -96,7 +96,7 @@ def test_a_worker_is_asked_often_only_until_it_is_up(conf: cfg.ConfigOpts) -> No
 
 
 def test_requests_are_below_limits_so_that_a_resize_keeps_the_class(conf: cfg.ConfigOpts) -> None:
-    resources = pod(conf, startup_cpu=2000, cpu_request=10, worker_memory=960)["containers"][0][
+    resources = pod(conf, startup_cpu=2000, cpu_request=10, worker_memory=704)["containers"][0][
         "resources"
     ]
     assert resources == {
@@ -119,13 +119,24 @@ def test_a_request_that_is_no_less_than_its_limit_is_refused_at_the_start(
         templates(conf, **options)
 
 
+def test_a_tmp_that_the_largest_package_does_not_fit_into_is_refused_at_the_start(
+    conf: cfg.ConfigOpts,
+) -> None:
+    conf.set_override("max_unpacked_size", 1000, group="storage")
+    with pytest.raises(
+        exceptions.StartupError, match="tmp_size is 1050 and less than the 1051 MiB"
+    ):
+        templates(conf, tmp_size=1050)
+    assert templates(conf, tmp_size=1051)
+
+
 def test_a_tmp_in_memory_is_added_to_the_limit_and_one_on_disk_is_not(
     conf: cfg.ConfigOpts,
 ) -> None:
-    for medium, limit in (("memory", "128Mi"), ("disk", "64Mi")):
-        found = pod(conf, tmp_medium=medium, tmp_size=64, worker_memory=64)
+    for medium, limit in (("memory", "384Mi"), ("disk", "64Mi")):
+        found = pod(conf, tmp_medium=medium, tmp_size=320, worker_memory=64)
         assert found["containers"][0]["resources"]["limits"]["memory"] == limit
-        assert found["volumes"][0]["emptyDir"]["sizeLimit"] == "64Mi"
+        assert found["volumes"][0]["emptyDir"]["sizeLimit"] == "320Mi"
         assert found["volumes"][0]["emptyDir"].get("medium") == (
             "Memory" if medium == "memory" else None
         )

@@ -1,0 +1,72 @@
+"""Packages that no row refers to: what a killed program left, and not what one is at."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from oslo_config import cfg
+
+from qinling import storage
+from qinling.api import app
+from qinling.db import api as db_api
+from qinling.storage import base
+from tests.fixtures.process import wait_until
+from tests.unit import rows
+
+DAY = 86400
+
+
+@pytest.fixture
+def store(conf: cfg.ConfigOpts, db: db_api.Database, tmp_path: Path) -> base.PackageStore:
+    conf.set_override("directory", str(tmp_path / "packages"), group="storage")
+    app.prepare(conf, db)
+    return storage.load(conf)
+
+
+def put(conf: cfg.ConfigOpts, store: base.PackageStore, content: bytes, age: float = DAY) -> str:
+    upload = store.receive()
+    upload.write(content)
+    digest = store.put(upload).digest
+    upload.close()
+    written = time.time() - age
+    os.utime(Path(conf.storage.directory, "zips", digest[:2], digest), (written, written))
+    return digest
+
+
+def kept(conf: cfg.ConfigOpts) -> set[str]:
+    return {path.name for path in Path(conf.storage.directory, "zips").glob("*/*")}
+
+
+def test_a_start_removes_the_packages_that_never_got_a_row(
+    conf: cfg.ConfigOpts, db: db_api.Database, store: base.PackageStore
+) -> None:
+    used = put(conf, store, b"used")
+    rows.insert_function(db, package=used)
+    new = put(conf, store, b"new", age=0)
+    put(conf, store, b"left")
+    app.prepare(conf, db)
+    assert kept(conf) == {used, new}
+
+
+def test_a_package_that_is_about_to_get_its_row_stays(
+    conf: cfg.ConfigOpts, db: db_api.Database, store: base.PackageStore
+) -> None:
+    """It was here before, with nothing that refers to it, and is uploaded once more."""
+    digest = put(conf, store, b"again")
+    put(conf, store, b"left")
+    with ThreadPoolExecutor(1) as pool:
+        with store.holding():
+            start = pool.submit(app.prepare, conf, db)
+            lock = Path(conf.storage.directory, "lock").stat().st_ino
+            # It waits for the exclusive lock: `->` in what the kernel tells of it.
+            wait_until(lambda: f":{lock} " in _waiting(), 20, "the sweep waiting")
+            rows.insert_function(db, package=digest)
+        start.result(timeout=20)
+    assert kept(conf) == {digest}
+
+
+def _waiting() -> str:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return "\n".join(line for line in lines if "->" in line)
