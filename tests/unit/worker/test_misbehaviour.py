@@ -1,5 +1,6 @@
 """Functions that do what they should not: each is told, hurts itself alone, and leaves nothing."""
 
+import http.client
 import json
 import os
 import signal
@@ -104,6 +105,14 @@ def crash():
 
 def stop_self():
     os.kill(os.getpid(), signal.SIGSTOP)
+
+def kill_server():
+    pid = os.getpid()
+    # The zygote, the clean one, and the supervisor.
+    for _ in range(3):
+        pid = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(600)
 
 def kill_parent(seconds=0):
     os.kill(os.getppid(), signal.SIGKILL)
@@ -294,6 +303,15 @@ def test_what_kills_its_parent_harms_nobody(worker: Worker) -> None:
     for _ in range(4):
         assert EXHAUSTED in do(worker, "leave")["output"]
     assert do(worker, "ok")["status"] == "success"
+
+
+def test_what_kills_the_server_leaves_nobody(make: Callable[..., Worker]) -> None:
+    worker = make()
+    worker.specialize(SOURCE)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        do(worker, "kill_server")
+    assert worker.process.wait(20) == -signal.SIGKILL
+    wait_until(lambda: not worker.processes(), 20, "nobody left")
 
 
 def test_what_closes_its_channel_fails_alone(worker: Worker) -> None:
