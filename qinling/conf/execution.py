@@ -34,6 +34,15 @@ OPTS = [
         help="Memory that the import of a function's module may take in a worker (MiB).",
     ),
     cfg.IntOpt(
+        "max_processes",
+        default=150,
+        min=20,
+        max=32768,
+        help="How many processes, threads counted, a worker may have where it has its user id for "
+        "itself: with the local orchestrator and an engine that runs as root, and with "
+        "`[kubernetes] user_namespaces`. Its server's count, too. Elsewhere it does not hold.",
+    ),
+    cfg.IntOpt(
         "max_result_size",
         default=1048576,
         min=1024,

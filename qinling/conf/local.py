@@ -50,13 +50,4 @@ OPTS = [
         "plus the worker's TCP port. The default is the start of the range that systemd's "
         "UIDS-GIDS page lists as unused.",
     ),
-    cfg.IntOpt(
-        "max_processes",
-        default=150,
-        min=20,
-        max=32768,
-        help="How many processes, threads counted, a worker may have that has a user id of its "
-        "own; its server's count, too. Where workers share the engine's user id nothing holds "
-        "them.",
-    ),
 ]

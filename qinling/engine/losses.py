@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 #: A worker that has lived so long (seconds) was of use.
 USEFUL_AGE = 10.0
-# Losses in a row that cost no wait; the first wait and the longest one (seconds).
+# Losses in a row that cost no wait; the first wait and the longest one (seconds). No longer, as
+# it may have been the host's doing, and a function is to be served again soon after that.
 _FREE = 3
 _PAUSE = 0.5
-_MAX_PAUSE = 60.0
-_MAX_DOUBLINGS = 7
+_MAX_PAUSE = 5.0
+_MAX_DOUBLINGS = 4
 
 # A function at a revision: new code starts anew.
 Revision = tuple[str, int]

@@ -166,6 +166,33 @@ def test_a_worker_that_was_killed_is_replaced_by_the_next_call(
     )
 
 
+#: Ends its worker's server: its slot's parent is a zygote, whose parent is the clean one.
+KILLER = """
+import os, signal, time
+
+def main(kill=False):
+    pid = os.getpid()
+    for _ in range(3):
+        pid = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+    if kill:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(60)
+    return "alive"
+"""
+
+
+def test_a_function_that_ends_its_worker_is_told_and_served_by_another(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    function = client.create_function(runtime_id, KILLER, timeout=60)
+    for _ in range(2):
+        execution = client.execute(function["id"], input='{"kill": true}')
+        assert execution["status"] == "error"
+        assert "Function execution failed." in output(execution)
+        assert output(client.execute(function["id"])) == "alive"
+
+
 def test_an_update_that_was_answered_never_runs_old_code(
     deployment: Deployment, runtime_id: str
 ) -> None:

@@ -61,6 +61,7 @@ class Templates:
                 "MiB that the largest package takes, packed and unpacked: raise it, or lower "
                 "[storage] max_unpacked_size."
             )
+        self._max_processes: int = conf.execution.max_processes
         self._grace = conf.resource_limits.max_timeout + _GRACE
 
     def deployment(self, spec: base.PoolSpec, carried: Mapping[str, str]) -> Manifest:
@@ -140,6 +141,15 @@ class Templates:
             "timeoutSeconds": 3,
             "successThreshold": 1,
         }
+        environment: list[Manifest] = [
+            {"name": "QINLING_WORKER_ID", "valueFrom": _field("metadata.uid")},
+            {"name": "QINLING_WORKER_HOST", "valueFrom": _field("status.podIP")},
+            {"name": "QINLING_WORKER_PORT", "value": str(PORT)},
+        ]
+        if options.user_namespaces:
+            # The kernel counts the processes of a user in each user namespace by itself.
+            most = str(self._max_processes)
+            environment.append({"name": "QINLING_WORKER_MAX_PROCESSES", "value": most})
         return {
             "name": CONTAINER,
             "image": spec.image,
@@ -147,11 +157,7 @@ class Templates:
             "terminationMessagePath": "/dev/termination-log",
             "terminationMessagePolicy": "File",
             "ports": [{"name": _PORT_NAME, "containerPort": PORT, "protocol": "TCP"}],
-            "env": [
-                {"name": "QINLING_WORKER_ID", "valueFrom": _field("metadata.uid")},
-                {"name": "QINLING_WORKER_HOST", "valueFrom": _field("status.podIP")},
-                {"name": "QINLING_WORKER_PORT", "value": str(PORT)},
-            ],
+            "env": environment,
             # Asked every second until it is up; not given up before the pool has failed, so that
             # this is told and no crash. The kubelet asks for readiness as soon as it has started
             # (prober_manager.go: UpdatePodStatus), and every now and then from then on.

@@ -53,6 +53,7 @@ class LocalOrchestrator:
 
     def __init__(self, conf: cfg.ConfigOpts, bound: bool = False) -> None:
         self._options = conf.local
+        self._max_processes: int = conf.execution.max_processes
         self._bound = bound
         # What a worker may have to end: the longest function.
         self._work_grace = conf.resource_limits.max_timeout + conf.local.shutdown_grace
@@ -317,7 +318,7 @@ class LocalOrchestrator:
         """Whom the next workers may be; None where they are who this engine is."""
         if self._uid_base is None:
             return None
-        return process.Users(self._uid_base, self._state.uids(), self._options.max_processes)
+        return process.Users(self._uid_base, self._state.uids(), self._max_processes)
 
     def _guarded(self, command: tuple[str, ...]) -> str | None:
         """How a command is tied to this engine that does not tie itself."""

@@ -89,7 +89,12 @@ function data (pid) {
 
 /** The last pid that was given out, processes and threads alike: unchanged, nobody has begun. */
 function lastPid () {
-  return read('/proc/loadavg').trim().split(' ')[4]
+  return Number(read('/proc/loadavg').split(' ')[4])
+}
+
+/** Whether a pid was given out between two answers of `lastPid`. */
+function isSince (pid, before, now) {
+  return before <= now ? pid > before && pid <= now : pid > before || pid <= now
 }
 
 function ancestors () {
@@ -103,12 +108,17 @@ function ancestors () {
 
 /**
  * Processes of this worker that are not below it any more: they bear its id in their environment
- * or, where nobody else has this user (`alone`), are this user's.
+ * or, where nobody else has this user (`alone`), are this user's. Only those begun since `begun`
+ * was the last pid, where that is given.
  */
-function strays (workerId, alone) {
+function strays (workerId, alone, begun) {
+  const now = lastPid()
+  const there = list('/proc').filter((name) => /^\d+$/.test(name)).map(Number)
+    .filter((pid) => begun === undefined || isSince(pid, begun, now))
+  if (!there.length) return []
   const mark = `QINLING_WORKER_ID=${workerId}`
   const own = new Set([...tree(process.pid), ...ancestors()])
-  return list('/proc').filter((name) => /^\d+$/.test(name)).map(Number).filter((pid) => {
+  return there.filter((pid) => {
     if (own.has(pid)) return false
     if (read(`/proc/${pid}/environ`).split('\0').includes(mark)) return true
     if (!alone) return false

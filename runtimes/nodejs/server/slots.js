@@ -60,14 +60,11 @@ class Slots {
 
   /** After an execution; what it has left running is ended. */
   giveBack (slot, reusable) {
-    let sound = reusable && slot.child.isAlone()
-    if (slot.begun !== processes.lastPid()) {
-      for (const pid of processes.strays(process.env.QINLING_WORKER_ID, this._alone)) {
-        sound = false
-        processes.killTree(pid)
-      }
-    }
-    if (sound) this._offer(slot)
+    // Where nothing has begun on this host, nothing was left.
+    const begun = slot.begun !== processes.lastPid()
+    const strays = begun && this._endStrays(slot.begun)
+    const sound = reusable && !strays && (!begun || slot.child.isAlone())
+    if (sound && !slot.child.ended) this._offer(slot)
     else this._end(slot)
   }
 
@@ -76,9 +73,14 @@ class Slots {
     const children = [...[...this._all].map((slot) => slot.child), this._spare].filter(Boolean)
     for (const child of children) child.kill()
     await Promise.all(children.map((child) => child.gone))
-    for (const pid of processes.strays(process.env.QINLING_WORKER_ID, this._alone)) {
-      processes.killTree(pid)
-    }
+    this._endStrays()
+  }
+
+  /** End what has left its slot; whether there was anything. */
+  _endStrays (begun) {
+    const found = processes.strays(process.env.QINLING_WORKER_ID, this._alone, begun)
+    found.forEach(processes.killTree)
+    return found.length > 0
   }
 
   _offer (slot) {

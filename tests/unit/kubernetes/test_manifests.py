@@ -58,6 +58,19 @@ def test_every_manifest_is_valid_on_the_clusters_of_today(
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
+def test_a_worker_is_told_its_number_of_processes_where_its_user_is_its_own(
+    conf: cfg.ConfigOpts,
+) -> None:
+    def told(**options: Any) -> list[str]:
+        (container,) = pod(conf, **options)["containers"]
+        named = {each["name"]: each.get("value") for each in container["env"]}
+        return [named[name] for name in named if name == "QINLING_WORKER_MAX_PROCESSES"]
+
+    # Without, the kernel would count the pods of a node together.
+    assert told() == []
+    assert told(user_namespaces=True) == ["150"]
+
+
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_worker_meets_the_restricted_pod_security_standard(
     conf: cfg.ConfigOpts, options: dict[str, Any]

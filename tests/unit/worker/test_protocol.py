@@ -194,6 +194,19 @@ def test_nobody_without_the_key_is_served(worker: Worker, method: str, path: str
     assert worker.run()["output"] == 7
 
 
+def test_the_key_of_another_worker_of_the_same_function_is_of_no_use(
+    worker: Worker, make: Any
+) -> None:
+    other = make()
+    for each in (worker, other):
+        each.specialize(FUNCTION, function_id="the same")
+    assert other.key is not None
+    body = json.dumps(worker.request()).encode()
+    headers = signing.sign_request(other.key, "POST", "/execute", body)
+    assert worker.ask("POST", "/execute", body, headers)[0] == 401
+    assert worker.run()["output"] == 7
+
+
 def test_a_request_is_served_once(worker: Worker) -> None:
     worker.specialize(FUNCTION)
     assert worker.key is not None
