@@ -32,8 +32,8 @@ from qinling.conf import (
 MODULES = (api, pecan, engine, execution, resource_limits, storage, orchestrator, local, kubernetes)
 
 # Connections to the database that a process keeps, and has at most beyond these. Each of the latter
-# is closed when it was used, so that a process whose threads use more than it keeps would spend most
-# of its time with making them.
+# is closed when it was used: a process whose threads use more than it keeps spends most of its time
+# with making them.
 _POOL = {"max_pool_size": 32, "max_overflow": 32}
 
 # How oslo.config writes which file a value is from, and the file.
