@@ -31,6 +31,11 @@ from qinling.conf import (
 
 MODULES = (api, pecan, engine, execution, resource_limits, storage, orchestrator, local, kubernetes)
 
+# Connections to the database that a process keeps, and has at most beyond these. Each of the latter
+# is closed when it was used: a process whose threads use more than it keeps spends most of its time
+# with making them.
+_POOL = {"max_pool_size": 32, "max_overflow": 32}
+
 # How oslo.config writes which file a value is from, and the file.
 _LOCATION = re.compile(r"LocationInfo\(.*?detail='(.*?)'\)")
 
@@ -40,6 +45,7 @@ def register(conf: cfg.ConfigOpts) -> None:
     for module in MODULES:
         conf.register_opts(module.OPTS, group=module.GROUP)
     logs.register(conf)
+    cfg.set_defaults(db_options.database_opts, **_POOL)
     db_options.set_defaults(conf)
     policies.set_defaults(conf)
     # What a page in a browser needs to call this API and to read its answers.

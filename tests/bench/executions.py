@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 
-from tests.bench import calls, functions, report, wire
+from tests.bench import calls, functions, load, report, wire
 from tests.bench.functions import PACKAGES, Runtime
 from tests.bench.report import Figure
 from tests.bench.site import Site, say
@@ -12,7 +12,10 @@ from tests.bench.worker import bare_worker
 
 _FACTOR, _LATE_FACTOR = 1.8, 3
 _WISH = 6
-_FIRSTS = 60
+_FIRSTS = 40
+#: Seconds that pool and engine are left alone before a first execution: the pool starts another
+#: worker a moment after the last was claimed, and the one of the function before has its end.
+_ALONE = 1.0
 _TIMEOUTS = 10
 
 
@@ -61,13 +64,17 @@ def first(site: Site) -> Iterator[Figure]:
     ):
         for kind in PACKAGES:
             say(f"measuring first executions, {kind}")
+            others = load.Others()
             samples = [_first(runtime, connection, kind) for _ in range(_FIRSTS)]
-            yield report.at_rank(f"first execution, {kind}", samples, 50, 60, "ms")
-            yield report.at_rank(f"first execution, {kind}, late ones", samples, 99, 150, "ms")
+            note = f"others used {others.share():.0%} of the processors meanwhile"
+            name = f"first execution, {kind}"
+            yield report.at_rank(name, samples, 50, 60, "ms", note=note)
+            yield report.at_rank(f"{name}, late ones", samples, 99, 150, "ms")
 
 
 def _first(runtime: Runtime, connection: wire.Connection, kind: str) -> float:
     function_id = runtime.create(kind)
+    time.sleep(_ALONE)
     runtime.wait_until_full()
     took = connection.timed(_message(function_id, name="World"), 201)
     runtime.remove(function_id)

@@ -28,7 +28,7 @@ def test_fewer_are_let_in_while_threads_wake_late_and_then_as_many_as_before() -
     for _ in range(100):
         places.see(0.05)
     assert take_all(places) == 8
-    for _ in range(100):
+    for _ in range(200):
         places.see(0.0)
     assert take_all(places) == 40
 

@@ -29,6 +29,16 @@ def test_a_claimed_worker_leaves_its_pool_which_refills(make: Make, tmp_path: Pa
     assert len(leaders(tmp_path)) == 3
 
 
+def test_whoever_refills_a_pool_is_told_of_each_claim(make: Make) -> None:
+    orchestrator, wanted = make(), spec(size=2)
+    settle(orchestrator, wanted)
+    told: list[str] = []
+    orchestrator._watch._notify = told.append
+    for number in (1, 2):
+        assert orchestrator.claim(wanted.id) is not None
+        wait_until(lambda: told == [wanted.id] * number, 20, "word of a claim")  # noqa: B023
+
+
 def test_a_pool_without_a_worker_that_is_ready_gives_none(make: Make) -> None:
     orchestrator, wanted = make(), spec("silent")
     assert orchestrator.claim(wanted.id) is None
