@@ -3,7 +3,6 @@
 import contextlib
 import re
 import uuid
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,16 +14,12 @@ import pytest
 import requests
 import yaml
 
+from qinling.api.controllers import root, routing
+from qinling.api.middleware import health
 from tests.fixtures import zips
 from tests.fixtures.deployment import Client, Distributed
 from tests.fixtures.keystone import Keystone
 from tests.fixtures.personas import Persona
-
-with warnings.catch_warnings():
-    # Warnings are errors, and WebOb imports a module that Python is about to drop.
-    warnings.filterwarnings("ignore", "'cgi' is deprecated", DeprecationWarning)
-    from qinling.api.controllers import root, routing
-    from qinling.api.middleware import health
 
 _FILE: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("personas.yaml").read_text())
 PERSONAS = list(_FILE["personas"])
