@@ -23,7 +23,8 @@ _HEAD = struct.Struct("!I")
 _CREDENTIALS = struct.Struct("3i")
 _CHUNK = 65536
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+# One that does not end goes on to the end: else each quote in it would be looked at as a beginning.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
