@@ -197,6 +197,9 @@ class Templates:
     def run(self, spec: base.RunSpec) -> Manifest:
         """The pod of an execution whose function is an image, to be created.
 
+        It has what its function may have and no more: what it keeps in a /tmp of memory
+        counts.
+
         It is as confined as a worker. Anybody may name any image: the Secrets that
         workers' images are pulled with are not for it.
         """
@@ -208,11 +211,11 @@ class Templates:
             "resources": {
                 "requests": {
                     "cpu": _cpu(min(options.cpu_request, spec.cpu)),
-                    "memory": str(min(options.memory_request * _MIB, spec.memory)),
+                    "memory": _bytes(min(options.memory_request * _MIB, spec.memory)),
                 },
                 "limits": {
                     "cpu": _cpu(spec.cpu),
-                    "memory": str(spec.memory + self._tmp_in_memory() * _MIB),
+                    "memory": _bytes(spec.memory),
                 },
             },
             "securityContext": _CONFINED,
@@ -258,10 +261,9 @@ class Templates:
 
     def _limit(self) -> int:
         """MiB of a worker: what it has in a /tmp of memory counts."""
-        return int(self._options.worker_memory + self._tmp_in_memory())
-
-    def _tmp_in_memory(self) -> int:
-        return int(self._options.tmp_size) if self._options.tmp_medium == "memory" else 0
+        options = self._options
+        in_memory = options.tmp_size if options.tmp_medium == "memory" else 0
+        return int(options.worker_memory + in_memory)
 
     def _tmp(self) -> Manifest:
         tmp: Manifest = {"sizeLimit": _memory(self._options.tmp_size)}
@@ -351,6 +353,10 @@ def _cpu(millicpu: int) -> str:
 
 def _memory(mebibytes: int) -> str:
     return f"{mebibytes}Mi" if mebibytes % 1024 else f"{mebibytes // 1024}Gi"
+
+
+def _bytes(number: int) -> str:
+    return str(number) if number % _MIB else _memory(number // _MIB)
 
 
 def _to_dns(more: Sequence[str]) -> Manifest:

@@ -85,7 +85,7 @@ def test_a_claim_is_one_request_and_the_pool_refills(
     assert (owner["kind"], owner["name"]) == ("Deployment", names.deployment(runtime_id))
     assert owner["controller"] is True
     # 3 executions of 32 MiB, the import's 256, and what a worker has before, its /tmp included.
-    wanted = {"cpu": "100m", "memory": "480Mi"}
+    wanted = {"cpu": "100m", "memory": "736Mi"}
 
     def fits() -> bool:
         [state] = pod_of(site, runtime_id, function["id"])["status"]["containerStatuses"]

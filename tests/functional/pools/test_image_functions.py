@@ -49,8 +49,7 @@ def test_a_run_is_one_locked_down_pod_with_the_limits_of_its_function(site: Site
     assert spec["restartPolicy"] == "Never"
     assert spec["activeDeadlineSeconds"] > 60 + 20
     assert spec["automountServiceAccountToken"] is False
-    # Its /tmp, 64 MiB by default, is memory.
-    assert container["resources"]["limits"] == {"cpu": "200m", "memory": str(2 * 67108864)}
+    assert container["resources"]["limits"] == {"cpu": "200m", "memory": "64Mi"}
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert client.wait_ended(execution["id"])["status"] == "success"
     wait_until(lambda: not runs(site), 20, "no pod left")

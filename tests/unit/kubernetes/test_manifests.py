@@ -10,7 +10,7 @@ import pytest
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.orchestrator.base import PoolSpec
+from qinling.orchestrator.base import PoolSpec, RunSpec
 from qinling.orchestrator.kubernetes import names
 from qinling.orchestrator.kubernetes.manifests import Templates, alone, is_as
 from tests.fixtures.kubernetes import defaults, patches
@@ -54,7 +54,11 @@ def test_every_manifest_is_valid_on_the_clusters_of_today(
 ) -> None:
     made = templates(conf, **options)
     spec = PoolSpec(POOL, SPEC.image, 3, trusted, 7)
-    for manifest in (made.deployment(spec, {names.WAKE: "1"}), made.network_policy()):
+    # One that asks for less than a worker does, and gets what it prints of dollars back.
+    run = RunSpec(POOL, POOL, "some/image", ("$(HOME)", "b"), 5, 16 * 1024**2, 20.5)
+    manifests = (made.deployment(spec, {names.WAKE: "1"}), made.network_policy(), made.run(run))
+    assert manifests[2]["spec"]["containers"][0]["args"] == ["$$(HOME)", "b"]
+    for manifest in manifests:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
