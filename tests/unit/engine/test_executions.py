@@ -33,13 +33,13 @@ class Noting:
 def test_an_engine_goes_on_with_what_it_took_when_the_database_could_not_answer(
     conf: cfg.ConfigOpts, db: db_api.Database, worker_id: str | None
 ) -> None:
-    function = rows.insert_function(db)
+    function = rows.insert_function(db, runtime_id=rows.insert_one(db).id)
     values = rows.asked(function) | {"owner": OWNER, "worker_id": None}
     execution = db.write(executions.create, values, function.revision)
     sent = executions.Table.update().values(worker_id=worker_id)
     db.write(lambda connection: connection.execute(sent))
     dispatcher = Noting()
-    engine = Executions(conf, db, dispatcher, OWNER)  # type: ignore[arg-type]
+    engine = Executions(conf, db, dispatcher, None, OWNER)  # type: ignore[arg-type]
     engine.start()
     try:
         done = dispatcher.ran if worker_id is None else dispatcher.recovered
