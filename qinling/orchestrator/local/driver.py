@@ -64,7 +64,7 @@ class LocalOrchestrator:
             self._state.runs,
             self._images,
             conf.execution.max_log_size + 1,
-            conf.local.max_processes,
+            self._max_processes,
             bound,
         )
 
