@@ -52,7 +52,7 @@ class _Connection:
     def receive(self) -> Answered | None:
         """The answer, when it is there whole."""
         piece = self.socket.recv(65536)
-        assert piece, "the server closed a connection"
+        assert piece, "the server closed a connection instead of an answer"
         self._received += piece
         end = self._received.find(b"\r\n\r\n")
         length = _LENGTH.search(self._received, 0, end + 2) if end >= 0 else None
@@ -84,6 +84,12 @@ def send(port: int, streams: Sequence[Stream], seconds: float) -> dict[str, list
             pause = 1.0 if following is None else max(0.0, following[0] - time.perf_counter())
             for key, _ in selector.select(pause):
                 connection = key.data
+                if connection in idle:
+                    # The server keeps no more than so many.
+                    idle.remove(connection)
+                    selector.unregister(connection.socket)
+                    connection.socket.close()
+                    continue
                 answer = connection.receive()
                 if answer is not None:
                     answered[connection.name].append(answer)
