@@ -30,7 +30,10 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One call: its status, milliseconds from when it was due, its body."""
+    """One call: its status, milliseconds from when it was due, its body.
+
+    The status is 0 where the server closed the connection instead of an answer.
+    """
 
     status: int
     took: float
@@ -52,7 +55,8 @@ class _Connection:
     def receive(self) -> Answered | None:
         """The answer, when it is there whole."""
         piece = self.socket.recv(65536)
-        assert piece, "the server closed a connection"
+        if not piece:
+            return Answered(0, (time.perf_counter() - self.due) * 1000, b"")
         self._received += piece
         end = self._received.find(b"\r\n\r\n")
         length = _LENGTH.search(self._received, 0, end + 2) if end >= 0 else None
@@ -84,11 +88,19 @@ def send(port: int, streams: Sequence[Stream], seconds: float) -> dict[str, list
             pause = 1.0 if following is None else max(0.0, following[0] - time.perf_counter())
             for key, _ in selector.select(pause):
                 connection = key.data
+                was_idle = connection in idle
                 answer = connection.receive()
-                if answer is not None:
+                if answer is None:
+                    continue
+                if not was_idle:
                     answered[connection.name].append(answer)
-                    idle.append(connection)
                     under_way -= 1
+                    idle.append(connection)
+                if not answer.status:
+                    # The server keeps no more than so many.
+                    idle.remove(connection)
+                    selector.unregister(connection.socket)
+                    connection.socket.close()
         for key in list(selector.get_map().values()):
             key.data.socket.close()
     return answered

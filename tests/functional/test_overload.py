@@ -69,7 +69,7 @@ def test_what_would_be_too_many_is_refused_at_once_and_other_calls_are_answered(
     service: Standalone, runtime_id: str, sleeper: str
 ) -> None:
     client = service.client
-    body = {"function_id": sleeper, "input": '{"seconds": 50}'}
+    body = {"function_id": sleeper, "input": '{"seconds": 20}'}
     data = request("POST", EXECUTIONS, JSON, body=json.dumps(body).encode())
     with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(LIMIT) as pool:
         gone = stack.enter_context(socket.create_connection(("127.0.0.1", service.port)))
@@ -92,7 +92,7 @@ def test_what_would_be_too_many_is_refused_at_once_and_other_calls_are_answered(
         for execution in waiting:
             client.call("DELETE", f"{EXECUTIONS}/{execution['id']}")
         assert {call.result()["status"] for call in calls} == {"error"}
-    wait_until(lambda: serves_again(client, sleeper), 20, "as many are let in as before")
+    wait_until(lambda: serves_again(client, sleeper), 40, "as many are let in as before")
 
 
 def test_whatever_ends_a_request_leaves_its_place_to_the_next(
@@ -109,4 +109,4 @@ def test_whatever_ends_a_request_leaves_its_place_to_the_next(
         assert str(MAX_INPUT) in Answer.of(answer).refused(413)
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(half)
-    wait_until(lambda: serves_again(service.client, sleeper), 20, "as many are let in as before")
+    wait_until(lambda: serves_again(service.client, sleeper), 40, "as many are let in as before")

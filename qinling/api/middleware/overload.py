@@ -80,12 +80,14 @@ class Places:
             if self._taken >= int(self._allowed):
                 return False
             self._taken += 1
+            # So many are let in whatever the load is, which nobody watches then.
+            if self._taken < self._least:
+                return True
+            self._used.set()
             # Not before: a server may have forked since this object was made.
             if not self._watched:
                 self._watched = True
                 threading.Thread(target=self._watch, name="overload", daemon=True).start()
-        if not self._used.is_set():
-            self._used.set()
         return True
 
     def give_back(self) -> None:
@@ -101,7 +103,7 @@ class Places:
                 self._allowed = max(self._allowed * _FEWER, self._least)
             else:
                 self._allowed = min(self._allowed + _MORE, self._most)
-            if not self._taken and self._allowed == self._most:
+            if self._taken < self._least and self._allowed == self._most:
                 self._used.clear()
 
     def _watch(self) -> None:
