@@ -33,7 +33,9 @@ def listener() -> socket.socket:
     if descriptor is not None:
         return socket.socket(fileno=int(descriptor))
     port = int(os.environ.get("QINLING_WORKER_PORT", DEFAULT_PORT))
-    return socket.create_server((os.environ.get("QINLING_WORKER_HOST", ""), port))
+    host = os.environ.get("QINLING_WORKER_HOST", "")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
 
 
 def follow_lifeline(descriptor: int) -> None:

@@ -40,6 +40,8 @@ _NAMESPACE = "qinling"
 _ETC = Path(__file__).parents[2] / "etc" / "kubernetes"
 _WRITES = frozenset({"create", "patch", "update", "delete", "deletecollection"})
 _FOLLOWING = frozenset({"list", "watch"})
+# What is followed: Deployments, their pods, those of executions, and nodes.
+_FOLLOWED = 4
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -255,6 +257,8 @@ def _idle(found: Distributed, cluster: Cluster) -> Iterator[Figure]:
     other = sum(count for verb, count in asked.items() if verb not in _FOLLOWING)
     # The slow resync's apply, which may be due in this minute.
     other -= sum(call.resource.endswith("/networkpolicies") for call in cluster.calls[before:])
+    # Its lists may be due, too, but each of them once.
+    other += max(0, asked["list"] - _FOLLOWED)
     yield report.at_most(
         "… requests per idle hour beside lists, watches and the resync's policy",
         [other * 3600 / _IDLE],

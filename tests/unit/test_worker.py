@@ -51,8 +51,9 @@ class Worker:
         self.process.stderr.close()
 
 
-def ask(port: int, method: str, path: str) -> tuple[int, dict[str, Any]]:
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as server:
+def ask(port: int, method: str, path: str, host: str | None = None) -> tuple[int, dict[str, Any]]:
+    client = http.client.HTTPConnection(host or "127.0.0.1", port, timeout=20)
+    with contextlib.closing(client) as server:
         server.request(method, path)
         answer = server.getresponse()
         assert answer.getheader("Content-Type") == "application/json"
@@ -131,15 +132,20 @@ def test_nonsense_on_a_connection_does_no_harm(make: Callable[..., Worker]) -> N
         assert worker.ask("GET", "/healthz")[0] == 200
 
 
-def test_a_worker_without_a_socket_listens_on_the_port_it_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", [None, "127.0.0.1", "::1"])
+def test_a_worker_without_a_socket_listens_where_it_is_told(
+    tmp_path: Path, host: str | None
+) -> None:
     port = free_port()
     environment = {"QINLING_WORKER_ID": ID, "QINLING_WORKER_PORT": str(port)}
+    if host is not None:
+        environment["QINLING_WORKER_HOST"] = host
     with subprocess.Popen(PROGRAM, env=environment, cwd=tmp_path) as process:
         try:
 
             def answers() -> bool:
                 with contextlib.suppress(ConnectionRefusedError):
-                    return ask(port, "GET", "/healthz")[1]["worker_id"] == ID
+                    return ask(port, "GET", "/healthz", host)[1]["worker_id"] == ID
                 return False
 
             wait_until(answers, 20, "an answer")

@@ -8,6 +8,7 @@ processor for each thousand pods. TLS is always verified.
 import contextlib
 import json
 import re
+import socket
 import ssl
 import tempfile
 import threading
@@ -41,6 +42,13 @@ _LONGEST_TEXT = 300
 _BUSY = frozenset({429, 500, 502, 503, 504})
 # What a watch that nobody answers any more costs at most, beyond its own time (seconds).
 _SILENCE = 15.0
+# Who has gone without a word is noticed a minute later: tcp(7).
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +265,8 @@ class Client:
             # Not the error that sending it would raise: that one quotes it.
             raise self._unreachable("the token has characters that no token has, as line breaks")
         made.connection_pool_maxsize = self._connections
-        made.keep_alive = True
+        usual = urllib3.connection.HTTPConnection.default_socket_options
+        made.socket_options = [*usual, *_KEEP_ALIVE]
         try:
             api = library.ApiClient(made)
         except (OSError, ValueError) as error:

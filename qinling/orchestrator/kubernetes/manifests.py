@@ -74,7 +74,7 @@ class Templates:
             and ``names.ATTEMPT`` to be kept, or changed.
         """
         template = self._pod(spec)
-        template["metadata"]["annotations"] = {names.CONFIGURATION: _digest(template)}
+        template["metadata"]["annotations"][names.CONFIGURATION] = _digest(template)
         if names.ATTEMPT in carried:
             template["metadata"]["annotations"][names.ATTEMPT] = carried[names.ATTEMPT]
         annotations = {names.REVISION: str(spec.revision)}
@@ -131,8 +131,11 @@ class Templates:
             pod["runtimeClassName"] = options.untrusted_runtime_class
         if options.image_pull_secrets:
             pod["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets]
-        labels = names.COMMON | names.pod_selector(spec.id)
-        return {"metadata": {"labels": labels}, "spec": pod}
+        meta: Manifest = {
+            "labels": names.COMMON | names.pod_selector(spec.id),
+            "annotations": {names.EVICTABLE: "true"},
+        }
+        return {"metadata": meta, "spec": pod}
 
     def _container(self, spec: base.PoolSpec) -> Manifest:
         options = self._options

@@ -36,6 +36,9 @@ CONFIGURATION = "qinling.openstack.org/configuration"
 ATTEMPT = "qinling.openstack.org/attempt"
 # Of a claimed worker: how often its container had restarted then. One that restarts is empty.
 RESTARTS = "qinling.openstack.org/restarts"
+# Of each worker, for the cluster's autoscaler: by default it takes away no node with a pod whose
+# controller is a Deployment, as a claimed one's is (autoscaler's rules/replicated/rule.go).
+EVICTABLE = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
 # Selects all that Qinling has in its namespace.
 SELECTOR = f"{MANAGED_BY}={MANAGER},{RUNTIME}"

@@ -1,8 +1,8 @@
 """Which nodes are cordoned, as far as Qinling may know.
 
 Nodes belong to the whole cluster, and an operator need not let Qinling see them
-(etc/kubernetes/nodes.yaml). Where it may not, a cordoned node's workers stay until they
-are evicted.
+(etc/kubernetes/nodes.yaml). Where it may not, none is taken for cordoned, and a cordoned
+node's workers stay until they are evicted.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,9 @@ class Nodes:
 
     def __init__(self, client: Client, relist: float, changed: Callable[[str], None]) -> None:
         self._seen = Seen(_is_cordoned, changed, _name)
-        self._watcher = Watcher(client, _PATH, self._seen, lambda: None, relist, selector="")
+        self._watcher = Watcher(
+            client, _PATH, self._seen, lambda: None, relist, selector="", optional=True
+        )
 
     def start(self) -> None:
         self._watcher.start()

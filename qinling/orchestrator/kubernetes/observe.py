@@ -230,8 +230,12 @@ def _limits(container: Object) -> Mapping[str, str]:
 
 
 def _obstacle(meta: Object, status: Object, conditions: Mapping[str, Object]) -> str:
-    """What keeps a pod from being resized, as far as its kubelet has looked at what was asked."""
-    if int(status.get("observedGeneration") or 0) < int(meta.get("generation") or 0):
+    """What keeps a pod from being resized, as far as its kubelet has looked at what was asked.
+
+    Kubernetes 1.33 does not tell what its kubelet has looked at: there a word on it counts at once.
+    """
+    generation = int(meta.get("generation") or 0)
+    if int(status.get("observedGeneration") or generation) < generation:
         return ""
     for kind in ("PodResizePending", "PodResizeInProgress"):
         told = conditions.get(kind) or {}

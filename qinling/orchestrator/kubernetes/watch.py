@@ -33,7 +33,7 @@ _MAX_BACKOFF = 30.0
 _LASTING = 5.0
 # One that ended sooner (seconds), and brought nothing, is a server that is going.
 _SHORT = 1.0
-_GONE, _TIMEOUT = 410, 504
+_FORBIDDEN, _GONE, _TIMEOUT = 403, 410, 504
 # Failures in a row after which everything is listed anew.
 _PATIENCE = 5
 
@@ -44,6 +44,8 @@ class Watcher:
     :param path: of the list. :param synced: called when all that is there is
         known, and again after each time that it was not. :param relist: seconds
         after which everything is listed anew, at most. :param selector: of labels.
+        :param optional: Qinling need not be allowed to see it. That is no trouble then,
+        nothing is known, and it is asked for again no sooner than all is listed anew.
     """
 
     def __init__(
@@ -54,8 +56,11 @@ class Watcher:
         synced: Callable[[], None],
         relist: float,
         selector: str = names.SELECTOR,
+        *,
+        optional: bool = False,
     ) -> None:
         self._selector = selector
+        self._optional = optional
         self._client = client
         self._path = path
         self._seen = seen
@@ -66,7 +71,7 @@ class Watcher:
         self._trouble: exceptions.OrchestratorError | None
         self._trouble = exceptions.PoolBusy(f"{path} has not been listed yet")
         self._failures = 0
-        # Seconds for which the server wants to be left alone.
+        # Seconds for which the server wants to be left alone, or has nothing for Qinling.
         self._asked_for = 0.0
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -112,6 +117,12 @@ class Watcher:
             self._version = None
             if error.status == _GONE:
                 return f"What happened meanwhile is forgotten, and is listed anew: {self._path}"
+            if error.status == _FORBIDDEN and self._optional:
+                self._seen.replace(())
+                self._asked_for = self._relist
+                if not self._failures:
+                    LOG.info("%s is not followed, which is not granted: %s", self._path, error)
+                return f"It is not granted to follow {self._path}"
             said = f"The cluster cannot be watched ({error.status}): {self._path}: {error}"
             return str(self._client.away(said))
         except exceptions.ClusterAway as error:

@@ -1,5 +1,6 @@
 """What breaks between Qinling and its cluster, and what is well again afterwards."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -384,6 +385,22 @@ def test_a_server_that_asks_for_a_pause_gets_it_from_all(broken: Cluster) -> Non
             client.get(path)
         assert 1 <= (told.value.retry_after or 0) <= 20
     assert [call.path for call in broken.calls if call.user == "hurried"] == ["/version"]
+
+
+def test_a_server_that_is_gone_without_a_word_is_noticed_within_a_minute_or_so(
+    broken: Cluster,
+) -> None:
+    conf = config.options()
+    conf.set_override("kubeconfig", str(broken.kubeconfig()), "kubernetes")
+    with Client(conf, connections=1).watch("/api/v1/namespaces/default/pods", {}, 5) as watch:
+        connection = watch._answer.connection
+        assert connection is not None
+        assert connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle, gap, tries = (
+            connection.sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    assert idle + gap * tries <= 60
 
 
 # Where the cluster is

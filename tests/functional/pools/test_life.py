@@ -36,6 +36,9 @@ def test_a_start_on_a_cluster_that_is_well_warns_of_nothing(
     site.wait_whole(site.client.create()["id"])
     log = (site.deployment.root / "standalone.log").read_text()
     assert [line for line in log.splitlines() if " WARNING " in line or " ERROR " in line] == []
+    # It may not see nodes, which is optional, and does not go on asking.
+    nodes = [one for one in cluster.calls if one.resource == "nodes" and site.namespace in one.user]
+    assert [(one.verb, one.status) for one in nodes] == [("list", 403)]
 
 
 def test_an_image_change_rolls_the_pool_over_and_never_empties_it(any_site: Site) -> None:

@@ -191,6 +191,12 @@ def test_a_worker_whose_node_has_no_room_is_unfit_once_the_kubelet_has_looked(
     seen(told)
     with pytest.raises(exceptions.WorkerUnfit, match=f"{reason}: full"):
         claims.resize(POOL, "uid-of-one", WANTED)
+    # Kubernetes 1.33 does not say how far the kubelet has looked.
+    del told["status"]["observedGeneration"]
+    told["metadata"]["resourceVersion"] = "73"
+    seen(told)
+    with pytest.raises(exceptions.WorkerUnfit, match=f"{reason}: full"):
+        claims.resize(POOL, "uid-of-one", WANTED)
 
 
 def test_a_ready_pod_is_claimed_by_one_guarded_request(

@@ -103,6 +103,13 @@ def test_a_worker_gets_nothing_of_the_cluster(conf: cfg.ConfigOpts) -> None:
     assert environment == {"QINLING_WORKER_ID", "QINLING_WORKER_HOST", "QINLING_WORKER_PORT"}
 
 
+def test_a_node_may_be_taken_away_by_the_autoscaler_with_its_workers(conf: cfg.ConfigOpts) -> None:
+    # Also with a claimed one, of a Deployment alone, and where /tmp is on the disk.
+    made = templates(conf, tmp_medium="disk").deployment(SPEC, {})
+    annotations = made["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
+
+
 def test_a_worker_is_asked_often_only_until_it_is_up(conf: cfg.ConfigOpts) -> None:
     (container,) = pod(conf, progress_deadline=120)["containers"]
     startup, readiness = container["startupProbe"], container["readinessProbe"]

@@ -5,7 +5,9 @@ from typing import Any
 
 from oslo_config import cfg
 
+from qinling import exceptions
 from qinling.orchestrator.kubernetes import observe
+from qinling.orchestrator.kubernetes.nodes import Nodes
 from qinling.orchestrator.kubernetes.seen import Seen
 from qinling.orchestrator.kubernetes.watch import Watcher
 from tests.unit.kubernetes.objects import POOL, Object, pod
@@ -44,3 +46,20 @@ def test_a_list_is_read_page_by_page_and_counts_as_a_whole(conf: cfg.ConfigOpts)
     assert api.shown_before_each == [0, 0, 0]
     assert sorted(one.name for one in api.seen.of(POOL)) == ["a", "b", "c"]
     assert watcher._version == "60"
+
+
+def test_nodes_that_may_not_be_seen_any_more_are_taken_for_cordoned_no_longer() -> None:
+    class Refusing:
+        def get(self, path: str, query: Mapping[str, str]) -> Object:
+            raise exceptions.ClusterRefusal("nodes is forbidden", 403)
+
+    changed: list[str] = []
+    nodes = Nodes(Refusing(), 600, changed.append)  # type: ignore[arg-type]
+    meta = {"name": "node1", "uid": "n", "resourceVersion": "5"}
+    nodes._seen.put({"metadata": meta, "spec": {"unschedulable": True}})
+    assert nodes.is_cordoned("node1")
+    assert nodes._watcher._step() is not None
+    assert not nodes.is_cordoned("node1")
+    assert changed == ["node1", "node1"]
+    # It is asked again as late as everything would be listed anew.
+    assert nodes._watcher._asked_for == 600
