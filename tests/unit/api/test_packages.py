@@ -12,6 +12,7 @@ from qinling import exceptions, storage
 from qinling.api import app
 from qinling.api.controllers import packages
 from qinling.db import api as db_api
+from qinling.db import migration
 from qinling.storage import base
 from tests.fixtures.process import wait_until
 from tests.unit import rows
@@ -65,6 +66,21 @@ def test_a_package_that_is_about_to_get_its_row_stays(
             wait_until(lambda: f":{lock} " in _waiting(), 20, "the sweep waiting")
             rows.insert_function(db, package=digest)
         start.result(timeout=20)
+    assert kept(conf) == {digest}
+
+
+def test_a_new_database_does_not_take_the_packages_of_another_one_for_its_own(
+    conf: cfg.ConfigOpts, db: db_api.Database, store: base.PackageStore, tmp_path: Path
+) -> None:
+    digest = put(conf, store, b"used")
+    rows.insert_function(db, package=digest)
+    conf.set_override("connection", f"sqlite:///{tmp_path / 'new.db'}", group="database")
+    new = db_api.Database(conf)
+    migration.upgrade(new.engine())
+    for _ in range(2):
+        with pytest.raises(exceptions.StartupError, match=r"packages: it has packages, and this"):
+            app.prepare(conf, new)
+    new.dispose()
     assert kept(conf) == {digest}
 
 
