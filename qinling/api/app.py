@@ -28,7 +28,8 @@ def prepare(conf: cfg.ConfigOpts, db: db_api.Database) -> None:
     :raises StartupError: it cannot be used, or is another database's.
     """
     store = storage.load(conf)
-    db.write(stores.check, store.prepare(), conf.storage.directory)
+    marker = store.prepare()
+    db.write(stores.check, marker, conf.storage.directory, is_empty=store.is_empty())
     packages.Packages(db, store).sweep()
 
 

@@ -45,9 +45,11 @@ OPTS = [
         "uid_base",
         default=1879048192,
         min=1000,
-        max=2147418112,
+        max=2147352576,
         help="When the engine runs as root each worker gets a user id of its own: this number "
-        "plus the worker's TCP port. The default is the start of the range that systemd's "
-        "UIDS-GIDS page lists as unused.",
+        "plus the worker's TCP port; and each run of an image that is a function one of the 65536 "
+        "behind those. No user of the host may have any of these 131072 ids, nor another Qinling "
+        "on it: what is left of a worker is ended by its user id. The default is the start of the "
+        "range that systemd's UIDS-GIDS page lists as unused.",
     ),
 ]

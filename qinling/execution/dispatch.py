@@ -23,7 +23,7 @@ from qinling.db import demands, executions, functions, workers
 from qinling.execution.keys import Keys
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
-from qinling.execution.worker import Outcome, WorkerClient
+from qinling.execution.worker import KEPT_FOR, Outcome, WorkerClient
 from qinling.states import ExecutionStatus, WorkerStatus
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ _ASK_AGAIN = 0.2
 _PATIENCE = 15.0
 # Times that an execution is accepted anew because its function has changed.
 _ATTEMPTS = 10
-# Lines that are kept; idle ones go when there are more.
+# Lines that are kept; idle ones go when there are more, or when they were not used for longer than
+# their connections are.
 _LINES = 2000
 
 
@@ -363,8 +364,8 @@ class Dispatcher:
                 line = self._make_line(code, asked_by)
             # Last in, and so the last of the idle ones to go.
             self._lines[code] = line
-            if len(self._lines) > _LINES:
-                self._drop_idle()
+            line.used = time.monotonic()
+            self._drop_idle()
             return line
 
     def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
@@ -387,12 +388,18 @@ class Dispatcher:
         return Line(self._concurrency, self._most, look, want)
 
     def _drop_idle(self) -> None:
-        for code, line in list(self._lines.items()):
-            if len(self._lines) <= _LINES:
+        old = time.monotonic() - KEPT_FOR
+        for _ in range(len(self._lines)):
+            code, line = next(iter(self._lines.items()))
+            if len(self._lines) <= _LINES and line.used > old:
                 return
+            del self._lines[code]
             if line.idle():
-                del self._lines[code]
                 line.close()
+            else:
+                # Looked at again when those behind it were.
+                line.used = time.monotonic()
+                self._lines[code] = line
 
 
 def _never_run(values: dict[str, Any]) -> executions.Execution:

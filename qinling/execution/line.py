@@ -69,6 +69,8 @@ class Line:
         self._waiting = 0
         self._watched = False
         self._looked_at = -math.inf
+        #: When it was asked for last, on the monotonic clock.
+        self.used = time.monotonic()
 
     def idle(self) -> bool:
         """Whether nobody has a place, or waits for one."""

@@ -11,6 +11,7 @@ import json
 import math
 import select
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,8 +32,10 @@ _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
-# Connections that are kept open to one worker.
+# Connections that are kept open to one worker, and seconds for which each is while nobody uses it:
+# a worker closes it after a minute, and what is sent at that moment is lost.
 _KEPT = 16
+KEPT_FOR = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,13 @@ class WorkerClient:
         self._revision = revision
         self._boot_id = boot_id
         self._lock = threading.Lock()
-        self._idle: list[http.client.HTTPConnection] = []
+        # Since when they are, on the monotonic clock, oldest first.
+        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
 
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
+        for _, connection in idle:
             connection.close()
 
     def load(self, function: Mapping[str, Any], package: bytes, patience: float) -> Loaded:
@@ -198,8 +202,11 @@ class WorkerClient:
         return connection
 
     def _kept(self) -> http.client.HTTPConnection | None:
+        old = time.monotonic() - KEPT_FOR
         with self._lock:
-            return self._idle.pop() if self._idle else None
+            while self._idle and self._idle[0][0] < old:
+                self._idle.pop(0)[1].close()
+            return self._idle.pop()[1] if self._idle else None
 
     def _exchange(
         self,
@@ -244,7 +251,7 @@ class WorkerClient:
         with self._lock:
             # Without a socket: the worker wants each connection closed.
             if connection.sock is not None and len(self._idle) < _KEPT:
-                self._idle.append(connection)
+                self._idle.append((time.monotonic(), connection))
                 return answer.status, parsed
         connection.close()
         return answer.status, parsed

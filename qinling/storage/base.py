@@ -60,6 +60,12 @@ class PackageStore(Protocol):
         :raises StartupError: it cannot be read.
         """
 
+    def is_empty(self) -> bool:
+        """Whether it has no package at all; one that nobody has prepared has none.
+
+        :raises Unavailable: the store cannot be read.
+        """
+
     def receive(self) -> Upload:
         """:raises Unavailable: nothing can be written."""
 

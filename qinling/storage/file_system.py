@@ -60,6 +60,10 @@ class FileSystemStore:
         except OSError as error:
             raise self._unusable(error) from error
 
+    def is_empty(self) -> bool:
+        with _away("read"):
+            return not any(self._packages.glob("??/*"))
+
     def receive(self) -> "FileUpload":
         with _away("written to"):
             return FileUpload(self._incoming)

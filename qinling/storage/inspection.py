@@ -127,6 +127,10 @@ def _check_name(info: zipfile.ZipInfo) -> None:
         raise _refusal(f"{_shown(info)} is an absolute path")
     if ".." in parts:
         raise _refusal(f"{_shown(info)} leads out of the package")
+    if "\\" in name:
+        raise _refusal(f"{_shown(info)} has a backslash where a zip has a slash")
+    if parts[-1] == ".":
+        raise _refusal(f"{_shown(info)} is not the name of a file")
     encoded = [len(part.encode(errors="surrogatepass")) for part in parts]
     if max(encoded) > _MAX_NAME or sum(encoded) + len(parts) > _MAX_PATH:
         raise _refusal(f"{_shown(info)} is too long for a path")

@@ -9,9 +9,10 @@ import threading
 import time
 from collections.abc import Callable
 
-#: Answers that are kept, and bytes of them; at least the newest one is.
-_ANSWERS = 1000
+#: Bytes of answers that are kept, and what each takes beside its own; at least the newest one is
+#: kept. Whose sender was killed is asked for after 15 to 20 seconds, when others have sent on.
 _BYTES = 16 << 20
+_BESIDE = 512
 
 
 class Execution:
@@ -89,10 +90,8 @@ class Executions:
                 del self._known[execution.id]
             else:
                 self._ended[execution.id] = execution
-                self._bytes += len(answer)
-                while len(self._ended) > 1 and (
-                    len(self._ended) > _ANSWERS or self._bytes > _BYTES
-                ):
+                self._bytes += len(answer) + _BESIDE
+                while len(self._ended) > 1 and self._bytes > _BYTES:
                     self._forget(next(iter(self._ended)))
             if self._waiting:
                 self._changed.notify_all()
@@ -123,7 +122,7 @@ class Executions:
 
     def _forget(self, execution_id: str) -> None:
         execution = self._ended.pop(execution_id)
-        self._bytes -= len(execution.answer or b"")
+        self._bytes -= len(execution.answer or b"") + _BESIDE
         del self._known[execution_id]
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ body and the nonce of the request that it answers.
 import hashlib
 import hmac
 import os
+import threading
 import time
 from collections.abc import Callable
 
@@ -32,7 +33,7 @@ _Header = Callable[[str], str | None]
 
 
 class Nonces:
-    """Those seen within the window, in bounded memory. Callers take turns.
+    """Those seen within the window, in bounded memory. Safe to use from several threads.
 
     When there are too many, the oldest is forgotten and with it every request
     that is not younger: refusing a late one is better than serving one twice.
@@ -40,16 +41,18 @@ class Nonces:
 
     def __init__(self, most: int = _REMEMBERED) -> None:
         self._most = most
+        self._lock = threading.Lock()
         self._seen: dict[str, float] = {}
         self._forgotten = 0.0
 
     def add(self, nonce: str, made: float) -> None:
         """:raises Unsigned: it was seen, or is no younger than one that was forgotten."""
-        if made <= self._forgotten or nonce in self._seen:
-            raise Unsigned("this request was seen before")
-        self._seen[nonce] = made
-        if len(self._seen) > self._most:
-            self._forgotten = max(self._forgotten, self._seen.pop(next(iter(self._seen))))
+        with self._lock:
+            if made <= self._forgotten or nonce in self._seen:
+                raise Unsigned("this request was seen before")
+            self._seen[nonce] = made
+            if len(self._seen) > self._most:
+                self._forgotten = max(self._forgotten, self._seen.pop(next(iter(self._seen))))
 
 
 def sign_request(key: bytes, method: str, path: str, body: bytes) -> dict[str, str]:

@@ -32,6 +32,9 @@ class Packages:
         try:
             with self._store.holding():
                 yield self._store.put(upload)
+        except exceptions.DatabaseUnavailable:
+            # Its row may be committed still, and by then nobody would look: the next start does.
+            raise
         except exceptions.QinlingError:
             # No row refers to it after all.
             self.forget(upload.package.digest)

@@ -28,6 +28,8 @@ from qinling.orchestrator.local.images import Images
 
 _RUNNER = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("runner.py")))
 _LOCK = "lock"
+# User ids of workers: theirs is one for each port.
+_WORKERS = 65536
 # Seconds between looks for a run that begins, which it does within some tens of milliseconds.
 _LOOK = 0.01
 # Seconds that a runner gets for its end.
@@ -57,8 +59,11 @@ class Runs:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, uid_base: int | None) -> None:
-        """:param uid_base: of the users that runs get, one each; None when they get none."""
-        self._uid_base = uid_base
+        """
+        :param uid_base: of the users of workers; runs get those behind them, one each, as what is
+            left of a worker is ended by its user id. None when there are none to be given away.
+        """
+        self._uid_base = None if uid_base is None else uid_base + _WORKERS
 
     def let_end(self) -> None:
         """Have the runs end that may not outlive this process."""

@@ -4,9 +4,10 @@
 
 const { Refusal } = require('./order')
 
-// Answers that are kept, and bytes of them; at least the newest one is.
-const ANSWERS = 1000
+// Bytes of answers that are kept, and what each takes beside its own; at least the newest one is
+// kept. Whose sender was killed is asked for after 15 to 20 seconds, when others have sent on.
 const BYTES = 16 << 20
+const BESIDE = 512
 
 class Executions {
   constructor (most) {
@@ -76,8 +77,8 @@ class Executions {
       this._known.delete(execution.id)
     } else {
       this._ended.set(execution.id, execution)
-      this._bytes += answer.length
-      while (this._ended.size > 1 && (this._ended.size > ANSWERS || this._bytes > BYTES)) {
+      this._bytes += answer.length + BESIDE
+      while (this._ended.size > 1 && this._bytes > BYTES) {
         this._forget(this._ended.values().next().value)
       }
     }
@@ -88,7 +89,7 @@ class Executions {
   _forget (execution) {
     this._ended.delete(execution.id)
     this._known.delete(execution.id)
-    this._bytes -= execution.answer.length
+    this._bytes -= execution.answer.length + BESIDE
   }
 }
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from qinling import storage
+from qinling import exceptions, storage
 from qinling.api import app
+from qinling.api.controllers import packages
 from qinling.db import api as db_api
+from qinling.db import migration
 from qinling.storage import base
 from tests.fixtures.process import wait_until
 from tests.unit import rows
@@ -65,6 +67,36 @@ def test_a_package_that_is_about_to_get_its_row_stays(
             rows.insert_function(db, package=digest)
         start.result(timeout=20)
     assert kept(conf) == {digest}
+
+
+def test_a_new_database_does_not_take_the_packages_of_another_one_for_its_own(
+    conf: cfg.ConfigOpts, db: db_api.Database, store: base.PackageStore, tmp_path: Path
+) -> None:
+    digest = put(conf, store, b"used")
+    rows.insert_function(db, package=digest)
+    conf.set_override("connection", f"sqlite:///{tmp_path / 'new.db'}", group="database")
+    new = db_api.Database(conf)
+    migration.upgrade(new.engine())
+    for _ in range(2):
+        with pytest.raises(exceptions.StartupError, match=r"packages: it has packages, and this"):
+            app.prepare(conf, new)
+    new.dispose()
+    assert kept(conf) == {digest}
+
+
+def test_a_package_whose_row_may_be_committed_yet_stays(
+    conf: cfg.ConfigOpts, db: db_api.Database, store: base.PackageStore
+) -> None:
+    """The database went away in the middle of the commit, and ends it after it was asked again."""
+    upload = store.receive()
+    upload.write(b"said to be lost")
+    with (
+        pytest.raises(exceptions.DatabaseUnavailable),
+        packages.Packages(db, store).kept(upload) as package,
+    ):
+        raise exceptions.DatabaseUnavailable("gone")
+    upload.close()
+    assert kept(conf) == {package.digest}
 
 
 def _waiting() -> str:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import datetime as dt
+import time
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from qinling.db import api as db_api
 from qinling.db import executions, functions, models, workers
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.keys import Keys
+from qinling.execution.worker import WorkerClient
 from qinling.states import ExecutionStatus, WorkerStatus
 from tests.fixtures.process import wait_until
 from tests.unit import rows
@@ -99,6 +101,31 @@ def test_an_execution_whose_acceptance_was_not_answered_ends(
         return (found.status, found.owner) == (ExecutionStatus.ERROR, None)
 
     wait_until(ended, 10, "its end")
+
+
+def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
+    db: db_api.Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be thousands of functions, and each has workers only for a while."""
+    caller = context.RequestContext()
+    left, busy, new = (dispatcher._line(rows.insert_function(db), 0, caller) for _ in range(3))
+    clients = [
+        WorkerClient("one", "127.0.0.1:1", b"", 1),
+        WorkerClient("two", "127.0.0.1:1", b"", 1),
+    ]
+    for line, client in zip((left, busy), clients, strict=True):
+        with line._changed:
+            line._see([client])
+    assert busy.try_take() is clients[1]
+    closed: list[object] = []
+    monkeypatch.setattr(WorkerClient, "close", lambda self: closed.append(self))
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 31)
+    new.used = time.monotonic()
+    dispatcher._line(rows.insert_function(db), 0, caller)
+    assert closed == [clients[0]]
+    assert left not in dispatcher._lines.values()
+    assert {busy, new} <= set(dispatcher._lines.values())
 
 
 def _row(worker: workers.Worker) -> dict[str, Any]:

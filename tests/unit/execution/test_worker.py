@@ -1,8 +1,10 @@
 """What a worker may answer: anything, as its image may be anybody's, and none of it is trusted."""
 
 import contextlib
+import http.client
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -27,7 +29,10 @@ def answer() -> Iterator[Answer]:
 
         def answer(body: bytes, status: int = 200) -> WorkerClient:
             class Stranger(BaseHTTPRequestHandler):
+                protocol_version = "HTTP/1.1"
+
                 def answer(self) -> None:
+                    self.rfile.read(int(self.headers.get("Content-Length") or 0))
                     nonce = self.headers.get(signing.NONCE) or ""
                     self.send_response(status)
                     self.send_header("Content-Length", str(len(body)))
@@ -132,3 +137,24 @@ def test_a_worker_without_a_usable_boot_id_gets_no_function(
     )
     with pytest.raises(exceptions.WorkerBroken, match="boot_id"):
         client.load({}, b"", 5)
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is sent just when the worker closes it would be taken for lost."""
+    client, used = answer(text()), []
+    connection = WorkerClient._connection
+
+    def note(self: WorkerClient) -> http.client.HTTPConnection:
+        used.append(connection(self))
+        return used[-1]
+
+    monkeypatch.setattr(WorkerClient, "_connection", note)
+    clock = time.monotonic
+    client.result(ID)
+    for later, same in ((29.0, True), (60.0, False)):
+        monkeypatch.setattr(time, "monotonic", lambda later=later: clock() + later)
+        client.result(ID)
+        assert (used[-1] is used[-2]) is same
+    assert used[0].sock is None

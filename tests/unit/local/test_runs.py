@@ -15,6 +15,7 @@ from qinling.orchestrator.local.runs import Runs
 from tests.fixtures.process import find_processes, wait_until
 
 MEMORY = 64 * 1024**2
+UID_BASE = 1879048192
 
 
 @pytest.fixture
@@ -116,6 +117,18 @@ def test_a_run_is_ended_with_what_has_left_its_session(
     if how != "removed":
         assert end_of(runs, run).code is None
     wait_until(lambda: not find_processes(mark), 10, "all ended")
+
+
+def test_a_run_never_has_the_user_id_of_a_worker(make_runs: Callable[..., Runs]) -> None:
+    """What is left of a worker is ended by its user id."""
+    runs = make_runs()
+    if os.geteuid() != 0:
+        return  # nobody has one of his own
+    runs.start(UID_BASE)
+    run = spec("id", "-u")
+    runs.begin(run)
+    assert end_of(runs, run).code == 0
+    assert UID_BASE + 65536 < int(runs.log(run.id, 100)) < UID_BASE + 2 * 65536
 
 
 def test_a_run_whose_runner_was_killed_is_lost(make_runs: Callable[..., Runs]) -> None:

@@ -32,7 +32,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "a package as the module": lambda: zips.package({"main/__init__.py": zips.MAIN}),
     "steps on the spot": lambda: zips.package({"./main.py": "", ".//lib/./a.py": ""}),
     "dots in names": lambda: zips.package({"main.py": "", "..x/y..": "", "...": ""}),
-    "names of the world": lambda: zips.package({"main.py": "", "蛇/🐍.py": "", "a\\b.py": ""}),
+    "names of the world": lambda: zips.package({"main.py": "", "蛇/🐍.py": ""}),
     "a zip in it": zips.nested,
     "a comment": lambda: _with_comment(b"x" * 65535),
     "something in front of it": lambda: b"#!/usr/bin/env python3\n" + zips.package(),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from qinling.worker import signing
+from qinling.worker.executions import Executions
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import MB, Worker
 
@@ -243,6 +244,24 @@ def test_a_sender_that_hangs_up_finds_the_result_later(worker: Worker) -> None:
         wait_until(lambda: worker.ask("GET", path)[0] == 202, 10, "it runs")
     wait_until(lambda: worker.ask("GET", path)[0] == 200, 10, "an answer")
     assert worker.ask("GET", path)[1]["output"] == 7
+
+
+def test_an_answer_is_there_when_its_sender_is_known_to_be_dead() -> None:
+    """20 seconds later, in which others have had answers of hundreds of executions a second."""
+    known = Executions(1)
+    for number in range(10_000):
+        execution, _ = known.begin(str(number))
+        known.end(execution, bytes(250))
+    first = known.get("0")
+    assert first is not None
+    assert first.answer == bytes(250)
+    # Large ones are no reason to need more memory.
+    for number in range(100):
+        execution, _ = known.begin(f"large {number}")
+        known.end(execution, bytes(MB))
+    kept = [number for number in range(100) if known.get(f"large {number}")]
+    assert kept == list(range(85, 100))
+    assert known.get("9999") is None
 
 
 def test_a_cancelled_execution_is_ended_and_says_so(worker: Worker) -> None:

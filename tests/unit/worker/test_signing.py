@@ -1,6 +1,8 @@
 """Signatures: what they bind, and what is refused."""
 
 import os
+import threading
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -117,3 +119,32 @@ def test_an_answer_is_bound_to_status_body_and_the_question() -> None:
             signing.check_answer(KEY, status, nonce, get, body)
     with pytest.raises(Unsigned):
         signing.check_answer(KEY, 200, "n" * 32, {}.get, b"{}")
+
+
+def test_of_two_that_say_the_same_at_once_one_passes(nonces: signing.Nonces) -> None:
+    passed: list[str] = []
+
+    class Nonce(str):
+        """Lets the other one in between the look for it and its being written down."""
+
+        looks = 0
+
+        def __hash__(self) -> int:
+            self.looks += 1
+            if self.looks == 2:
+                other.start()
+                other.join(0.2)
+            return super().__hash__()
+
+    def add(nonce: str) -> None:
+        try:
+            nonces.add(nonce, made)
+        except Unsigned:
+            return
+        passed.append(nonce)
+
+    made = time.time()
+    other = threading.Thread(target=add, args=("11" * 16,))
+    add(Nonce("11" * 16))
+    other.join()
+    assert len(passed) == 1
