@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from qinling import exceptions
+from qinling.execution import line as module
 from qinling.execution.line import Found, Line
 from qinling.execution.worker import WorkerClient
 from tests.fixtures.process import wait_until
@@ -128,8 +129,9 @@ def test_a_place_that_is_given_back_goes_to_who_waits(line: Line, rows: Rows) ->
 
 
 def test_a_worker_that_is_full_of_others_executions_makes_one_more_wanted(
-    line: Line, rows: Rows
+    line: Line, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_BUSY", DEADLINE)
     rows.bring(1)
     rows.answer = rows.bring
     client = line.take(soon())
