@@ -85,7 +85,7 @@ class Claims:
         served = self._hand_out(runtime_id, _in_turns(due, current), current)
         settled = [each for each in asked if not self._missing(each, current)]
         if settled:
-            self._db.write(demands.settle, settled)
+            self._db.write(demands.settle, settled, self._most)
         pause = min(filter(None, pauses.values()), default=None)
         if waits or not served:
             return _LOOK_AGAIN if pause is None else min(pause, _LOOK_AGAIN)

@@ -35,6 +35,8 @@ class Pool:
         self.released: list[str] = []
         # What somebody else does, once, between a claim and its row.
         self.meanwhile: Callable[[], object] | None = None
+        # The same, when it is asked for the claimed ones.
+        self.asked: Callable[[], object] | None = None
 
     def claim(self, pool_id: str) -> base.Worker | None:
         if not self.free:
@@ -48,6 +50,8 @@ class Pool:
         return base.Worker(worker_id, pool_id, "127.0.0.1:1")
 
     def claimed(self, _pool_id: str, _known: Collection[str] = ()) -> dict[str, bool]:
+        if self.asked is not None:
+            self.asked()
         return {worker_id: worker_id not in self.dying for worker_id in self.alive}
 
     def release(self, _pool_id: str, worker_id: str) -> bool:
@@ -280,6 +284,25 @@ def test_workers_with_old_code_are_let_go_and_their_rows_stay_until_they_are_gon
     world.pool.ending.clear()
     assert world.look() is None
     assert world.having(function_id) == []
+
+
+def test_a_worker_that_is_lost_while_its_pool_is_looked_at_is_replaced(world: World) -> None:
+    """As by the engine that loads it, after its row was read."""
+    world.pool.free = 2
+    function = world.function(wanted=1)
+    world.look()
+    [lost] = world.having(function)
+
+    def lose() -> None:
+        world.pool.asked = None
+        world.db.write(workers.drain, lost.id)
+        world.db.write(demands.ask_again, function)
+
+    world.pool.asked = lose
+    world.look()
+    world.look()
+    assert [row.id for row in world.having(function) if row.id != lost.id] == world.loads[1:]
+    assert len(world.loads) == 2
 
 
 def test_what_nobody_wants_any_more_is_let_go(world: World) -> None:
