@@ -3,17 +3,18 @@
 import datetime as dt
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from oslo_db import exception as db_exc
 from oslo_utils import timeutils
 
 from qinling.db import models
+from qinling.states import WorkerStatus
 
 Table: sa.Table = models.Demand.__table__  # type: ignore[assignment]
 _Executions: sa.Table = models.Execution.__table__  # type: ignore[assignment]
 _Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
+_Workers: sa.Table = models.Worker.__table__  # type: ignore[assignment]
 _LONGEST_REASON = 1000
 
 
@@ -135,7 +136,8 @@ def idle(connection: sa.Connection, since: dt.datetime) -> list[Idle]:
 
 def give_up(connection: sa.Connection, idle: Idle) -> bool:
     """Want none any more; False when somebody wants another number meanwhile."""
-    return _swap(connection, idle, wanted=0, settled=False)
+    given_up = sa.update(Table).where(_is_as(idle)).values(wanted=0, settled=False)
+    return bool(connection.execute(given_up).rowcount)
 
 
 def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:
@@ -155,10 +157,29 @@ def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:
     return [Demand(*row) for row in connection.execute(query)]
 
 
-def settle(connection: sa.Connection, asked: Iterable[Demand]) -> None:
-    """There are as many as were wanted, but where more, or fewer, are wanted meanwhile."""
+def settle(connection: sa.Connection, asked: Iterable[Demand], most: int) -> None:
+    """There are as many as were wanted, but where another number is wanted meanwhile, or fewer
+    are there.
+
+    :param most: workers that a version may have.
+    """
     for demand in asked:
-        _swap(connection, demand, settled=True)
+        there = (
+            sa.select(sa.func.count())
+            .select_from(_Workers)
+            .where(
+                _Workers.c.function_id == demand.function_id,
+                _Workers.c.function_version == demand.function_version,
+                _Workers.c.revision == demand.revision,
+                _Workers.c.status != WorkerStatus.DRAINING,
+            )
+            .scalar_subquery()
+        )
+        connection.execute(
+            sa.update(Table)
+            .where(_is_as(demand), there >= min(demand.wanted, most))
+            .values(settled=True)
+        )
 
 
 def runtimes(connection: sa.Connection) -> Sequence[str]:
@@ -176,15 +197,10 @@ def remove(connection: sa.Connection, function_id: str) -> None:
     connection.execute(sa.delete(Table).where(Table.c.function_id == function_id))
 
 
-def _swap(connection: sa.Connection, seen: Demand | Idle, **values: Any) -> bool:
-    """Change a row that wants as many as was seen; whether it still did."""
-    result = connection.execute(
-        sa.update(Table)
-        .where(
-            Table.c.function_id == seen.function_id,
-            Table.c.function_version == seen.function_version,
-            Table.c.wanted == seen.wanted,
-        )
-        .values(**values)
+def _is_as(seen: Demand | Idle) -> sa.ColumnElement[bool]:
+    """Whether a row is the one that was seen, and wants as many as then."""
+    return sa.and_(
+        Table.c.function_id == seen.function_id,
+        Table.c.function_version == seen.function_version,
+        Table.c.wanted == seen.wanted,
     )
-    return bool(result.rowcount)

@@ -160,6 +160,14 @@ def loading(connection: sa.Connection) -> Sequence[str]:
     return connection.execute(query).scalars().all()
 
 
+def ready(connection: sa.Connection, runtime_ids: Sequence[str]) -> Sequence[str]:
+    """Ids of the workers of some runtimes that have their function."""
+    query = sa.select(Table.c.id).where(
+        Table.c.runtime_id.in_(runtime_ids), Table.c.status == WorkerStatus.READY
+    )
+    return connection.execute(query).scalars().all()
+
+
 def _move(
     connection: sa.Connection, worker_id: str, old: WorkerStatus, new: WorkerStatus, **values: Any
 ) -> bool:

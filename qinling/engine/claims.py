@@ -38,7 +38,7 @@ _GRACE = 30.0
 _MARGIN = 10.0
 # Seconds that a worker may take to get more memory, which takes a tenth of one, and between looks.
 _FIT_TIMEOUT = 10.0
-_FIT_LOOK = 0.01
+_FIT_LOOK = 0.005
 _MIB = 1024**2
 
 # A function and a version of it.
@@ -85,7 +85,7 @@ class Claims:
         served = self._hand_out(runtime_id, _in_turns(due, current), current)
         settled = [each for each in asked if not self._missing(each, current)]
         if settled:
-            self._db.write(demands.settle, settled)
+            self._db.write(demands.settle, settled, self._most)
         pause = min(filter(None, pauses.values()), default=None)
         if waits or not served:
             return _LOOK_AGAIN if pause is None else min(pause, _LOOK_AGAIN)
@@ -238,41 +238,46 @@ class Loads:
         self._changed = changed
 
     def reconcile(self, worker_id: str) -> float | None:
-        """Give one claimed worker its function."""
+        """Give one claimed worker its function, and then no more processor than is due to it."""
         row = self._db.read(workers.find, worker_id)
-        if row is None or row.status is not WorkerStatus.LOADING:
+        if row is None or row.status is WorkerStatus.DRAINING:
             return None
+        function = self._db.read(functions.find, row.function_id)
+        fit = False
         try:
-            boot_id = self._give(row)
+            if function is not None and function.revision == row.revision:
+                fit = row.status is WorkerStatus.READY or self._load(row, function)
+            if function is not None and fit:
+                # Only now: an import under a tenth of a processor takes ten times as long. Nobody
+                # waits for it, and it is in force in a moment.
+                self._orchestrator.resize(row.runtime_id, row.id, cpu=function.cpu)
         except exceptions.OrchestratorError:
             # It is away; the worker is there for when it comes back.
             raise
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
-            boot_id = None
+            fit = False
             _count(self._losses, row)
             if isinstance(error, exceptions.WorkerUnfit):
                 key = row.function_id, row.function_version
                 self._db.write(demands.note, *key, str(error))
-        if boot_id is None or not self._db.write(workers.loaded, row.id, boot_id):
+        if not fit:
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)
             self._changed(row.runtime_id)
         return None
 
-    def _give(self, row: workers.Worker) -> str | None:
-        """Push the package; the boot id of the server that has it, None when it is of no use."""
-        function = self._db.read(functions.find, row.function_id)
-        if function is None or function.revision != row.revision or function.package is None:
-            return None
+    def _load(self, row: workers.Worker, function: functions.Function) -> bool:
+        """Push the package; False when the worker is of no use."""
         code: functions.Function | function_versions.FunctionVersion = function
         if row.function_version:
             code = self._db.read(function_versions.get, function.id, row.function_version)
-        assert code.package is not None
+        key = self._keys.reveal(row.key)
+        if code.package is None or key is None:
+            return False
         options = self._conf.execution
         concurrency = self._conf.engine.function_concurrency
         memory = concurrency * function.memory_size, options.import_memory * _MIB
-        self._fit(row, memory)
         metadata = {
             "function_id": function.id,
             "entry": code.entry,
@@ -284,17 +289,15 @@ class Loads:
             "max_result_size": options.max_result_size,
             "max_log_size": options.max_log_size,
         }
-        key = self._keys.reveal(row.key)
-        if key is None:
-            return None
-        with self._store.open(code.package) as file:
-            package = file.read()
         with contextlib.closing(WorkerClient(row.id, row.address, key, row.revision)) as client:
-            boot_id = client.load(metadata, package, options.import_timeout + _MARGIN).boot_id
-        # Only now: an import under a tenth of a processor takes ten times as long. It is in force
-        # in a moment, for which nobody need wait.
-        self._orchestrator.resize(row.runtime_id, row.id, cpu=function.cpu)
-        return boot_id
+            # Asked for first, so that it may come while the rest is made ready.
+            self._orchestrator.resize(row.runtime_id, row.id, memory=memory)
+            boot_id = client.meet()
+            with self._store.open(code.package) as file:
+                package = file.read()
+            self._fit(row, memory)
+            client.load(boot_id, metadata, package, options.import_timeout + _MARGIN)
+        return self._db.write(workers.loaded, row.id, boot_id)
 
     def _fit(self, row: workers.Worker, memory: tuple[int, int]) -> None:
         """Let a worker have its function's memory, before it has the function.

@@ -129,6 +129,8 @@ class Resync:
         # Most runtimes have no worker out; what their pools have lost, events tell.
         for runtime_id in self._db.read(workers.runtimes, ids):
             self._reconciler.look(Key(claims.KIND, runtime_id))
+        for worker_id in self._db.read(workers.ready, ids):
+            self._loads.look(Key(claims.LOAD, worker_id))
         # An empty step ends the round; the next one begins at the first row.
         self._walked = ids[-1] if ids else ""
 

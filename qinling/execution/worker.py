@@ -48,14 +48,6 @@ class Outcome:
     log: str
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A worker has its function. ``boot_id`` tells this start of its server from the next."""
-
-    boot_id: str
-    imported: bool
-
-
 class WorkerClient:
     """One claimed worker. Safe to use from several threads.
 
@@ -82,12 +74,12 @@ class WorkerClient:
         for _, connection in idle:
             connection.close()
 
-    def load(self, function: Mapping[str, Any], package: bytes, patience: float) -> Loaded:
-        """Give the worker its function, and its key with it. Again is no matter.
+    def meet(self) -> str:
+        """The boot id of a worker that is to be loaded: it tells this start of its server from
+        the next.
 
-        :param function: what ``/specialize`` takes, but for the worker's identity and key.
         :raises WorkerGone: it is not the one that was claimed.
-        :raises WorkerLost, WorkerBroken: it does not take it.
+        :raises WorkerLost, WorkerBroken: it does not say.
         """
         status, healthy = self._exchange("GET", "/healthz", b"", {}, _PATIENCE)
         if (status, healthy.get("worker_id"), healthy.get("status")) != (200, self.id, "ready"):
@@ -100,6 +92,18 @@ class WorkerClient:
             isinstance(boot_id, str) and boot_id.isascii() and 0 < len(boot_id) <= _MAX_BOOT_ID
         ):
             raise exceptions.WorkerBroken(f"worker {self.id} answers with no usable boot_id")
+        return boot_id
+
+    def load(
+        self, boot_id: str, function: Mapping[str, Any], package: bytes, patience: float
+    ) -> None:
+        """Give the worker its function, and its key with it. Again is no matter.
+
+        :param boot_id: of the server that is to have it.
+        :param function: what ``/specialize`` takes, but for the worker's identity and key.
+        :raises WorkerGone: it is not the one that was claimed.
+        :raises WorkerLost, WorkerBroken: it does not take it.
+        """
         metadata = {
             **function,
             "worker_id": self.id,
@@ -116,7 +120,6 @@ class WorkerClient:
             raise exceptions.WorkerGone(_words(answer))
         if status != 200:
             raise exceptions.WorkerLost(f"/specialize answered {status}: {_words(answer)}")
-        return Loaded(boot_id, bool(answer.get("imported")))
 
     def execute(self, execution_id: str, text: str | None, timeout: float) -> Outcome:
         """Run the function, or join its run, or take its result, by the execution's id.

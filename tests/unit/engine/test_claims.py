@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -15,12 +16,14 @@ from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, models, workers
 from qinling.engine import claims as module
 from qinling.engine import losses
-from qinling.engine.claims import Claims
+from qinling.engine.claims import Claims, Loads
 from qinling.engine.losses import Losses
+from qinling.engine.resync import Resync
 from qinling.execution.keys import Keys
 from qinling.orchestrator import base
 from qinling.states import ExecutionStatus, WorkerStatus
 from tests.unit import rows
+from tests.unit.engine.doubles import Offers
 
 
 class Pool:
@@ -35,6 +38,11 @@ class Pool:
         self.released: list[str] = []
         # What somebody else does, once, between a claim and its row.
         self.meanwhile: Callable[[], object] | None = None
+        # The same, when it is asked for the claimed ones.
+        self.asked: Callable[[], object] | None = None
+        # What workers were to have, and whether they cannot.
+        self.resized: list[tuple[str, dict[str, object]]] = []
+        self.unfit = False
 
     def claim(self, pool_id: str) -> base.Worker | None:
         if not self.free:
@@ -48,7 +56,15 @@ class Pool:
         return base.Worker(worker_id, pool_id, "127.0.0.1:1")
 
     def claimed(self, _pool_id: str, _known: Collection[str] = ()) -> dict[str, bool]:
+        if self.asked is not None:
+            self.asked()
         return {worker_id: worker_id not in self.dying for worker_id in self.alive}
+
+    def resize(self, _pool_id: str, worker_id: str, **wanted: object) -> bool:
+        if self.unfit:
+            raise exceptions.WorkerUnfit("it cannot")
+        self.resized.append((worker_id, wanted))
+        return True
 
     def release(self, _pool_id: str, worker_id: str) -> bool:
         self.released.append(worker_id)
@@ -69,7 +85,7 @@ class World:
         self.pool = Pool()
         self.loads: list[str] = []
         self.claims = self.engine(conf)
-        [self.runtime_id] = rows.insert(db, {"status": "available"})
+        [self.runtime_id] = rows.insert(db, {"status": "available", "settled": True})
 
     def engine(self, conf: cfg.ConfigOpts) -> Claims:
         """Another engine."""
@@ -82,6 +98,19 @@ class World:
             Losses(),
             self.loads.append,
         )
+
+    def loader(self, conf: cfg.ConfigOpts) -> SimpleNamespace:
+        """What takes workers to their functions, in the thread that looks."""
+        loads = Loads(
+            conf,
+            self.db,
+            self.pool,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
+            Keys(conf),
+            Losses(),
+            lambda _runtime_id: None,
+        )
+        return SimpleNamespace(look=lambda key: loads.reconcile(key.id))
 
     def look(self) -> float | None:
         return self.claims.reconcile(self.runtime_id)
@@ -282,6 +311,25 @@ def test_workers_with_old_code_are_let_go_and_their_rows_stay_until_they_are_gon
     assert world.having(function_id) == []
 
 
+def test_a_worker_that_is_lost_while_its_pool_is_looked_at_is_replaced(world: World) -> None:
+    """As by the engine that loads it, after its row was read."""
+    world.pool.free = 2
+    function = world.function(wanted=1)
+    world.look()
+    [lost] = world.having(function)
+
+    def lose() -> None:
+        world.pool.asked = None
+        world.db.write(workers.drain, lost.id)
+        world.db.write(demands.ask_again, function)
+
+    world.pool.asked = lose
+    world.look()
+    world.look()
+    assert [row.id for row in world.having(function) if row.id != lost.id] == world.loads[1:]
+    assert len(world.loads) == 2
+
+
 def test_what_nobody_wants_any_more_is_let_go(world: World) -> None:
     world.pool.free = 5
     function_id = world.function(wanted=3)
@@ -357,6 +405,29 @@ def test_a_worker_is_let_go_only_when_what_was_sent_to_it_has_ended(world: World
     world.db.write(executions.end, replace(execution, status=ExecutionStatus.SUCCESS), "")
     assert world.look() is None
     assert world.pool.released == [row.id]
+
+
+@pytest.mark.parametrize("unfit", [False, True])
+def test_what_an_engine_left_to_do_for_a_worker_that_serves_is_done_by_the_resync(
+    world: World, conf: cfg.ConfigOpts, unfit: bool
+) -> None:
+    world.pool.free = 1
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    loads = world.loader(conf)
+    resync = Resync(conf, world.db, world.pool, Offers(), loads, None)  # type: ignore[arg-type]
+    world.pool.unfit = unfit
+    resync._settled()
+    [row] = world.having(function_id)
+    if unfit:
+        assert row.status is WorkerStatus.DRAINING
+        assert world.db.read(demands.reason, function_id, 0) == "it cannot"
+        assert [each.wanted for each in world.db.read(demands.unsettled, world.runtime_id)] == [1]
+    else:
+        assert row.status is WorkerStatus.READY
+        assert world.pool.resized == [(row.id, {"cpu": 100})]
 
 
 def test_a_worker_that_has_refused_an_execution_need_not_wait_for_its_end(world: World) -> None:

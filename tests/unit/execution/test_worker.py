@@ -136,7 +136,7 @@ def test_a_worker_without_a_usable_boot_id_gets_no_function(
         json.dumps({"worker_id": "worker", "status": "ready", "boot_id": boot_id}).encode()
     )
     with pytest.raises(exceptions.WorkerBroken, match="boot_id"):
-        client.load({}, b"", 5)
+        client.meet()
 
 
 def test_a_connection_that_was_idle_for_long_is_not_used_again(

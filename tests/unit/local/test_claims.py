@@ -131,7 +131,8 @@ def test_what_runs_in_a_worker_that_is_let_go_ends_and_nothing_is_left(
     function = {"function_id": str(uuid.uuid4()), "entry": "main.main"}
     loader = WorkerClient(claimed.id, claimed.address, bytes(32), 1)
     limits = LIMITS | {"memory_size": 64 * MB}
-    boot_id = loader.load(function | limits, pack(FUNCTIONS[image]), 20).boot_id
+    boot_id = loader.meet()
+    loader.load(boot_id, function | limits, pack(FUNCTIONS[image]), 20)
     client = WorkerClient(claimed.id, claimed.address, bytes(32), 1, boot_id)
     execution_id = str(uuid.uuid4())
     with closing(loader), closing(client), ThreadPoolExecutor(1) as pool:
