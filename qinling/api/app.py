@@ -33,9 +33,15 @@ def prepare(conf: cfg.ConfigOpts, db: db_api.Database) -> None:
     packages.Packages(db, store).sweep()
 
 
-def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -> "WSGIApplication":
+def build(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    engine: "EngineNotifier",
+    places: overload.Places | None = None,
+) -> "WSGIApplication":
     """The application over a database and whatever tells an engine.
 
+    :param places: those that the server takes for executions too, where it does.
     :raises StartupError: an option that it reads is not fit for use.
     """
     resource_limits.bounds(conf)
@@ -57,12 +63,20 @@ def build(conf: cfg.ConfigOpts, db: db_api.Database, engine: "EngineNotifier") -
     application = health.Health(application, conf, db)
     if conf.oslo_middleware.enable_proxy_headers_parsing:
         application = http_proxy_to_wsgi.HTTPProxyToWSGI(application, conf)
-    application = overload.Overload(application, options.inflight_executions(conf))
+    application = overload.Overload(application, places or make_places(conf))
     if conf.cors.allowed_origin:
         # It lets a page read answers; an error that is raised must be one before.
         application = cors.CORS(errors.Errors(application), conf)
     application = request_id.RequestId(application)
     return errors.Errors(application)
+
+
+def make_places(conf: cfg.ConfigOpts) -> overload.Places:
+    """Places for the executions of one process.
+
+    :raises StartupError: they would be too many.
+    """
+    return overload.Places(options.inflight_executions(conf))
 
 
 def _never(error: Exception) -> None:

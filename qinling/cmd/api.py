@@ -18,8 +18,10 @@ def prepare(argv: Sequence[str]) -> int:
     db.check()
     app.prepare(options, db)
     client = rpc.EngineClient(options)
+    places = app.make_places(options)
+    application = app.build(options, db, client, places)
     http = server.HttpServer(
-        app.build(options, db, client), options.api.host, options.api.port, options.api.threads
+        application, options.api.host, options.api.port, options.api.threads, places
     )
     process = service.Process()
     code = process.run([http], lambda: LOG.info("Serving at %s", server.url(http.host, http.port)))

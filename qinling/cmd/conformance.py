@@ -223,6 +223,14 @@ def cancels(server: Server) -> None:
         expect(asked.result(), 200, status="cancelled")
 
 
+def cancels_what_comes_later(server: Server) -> None:
+    """``DELETE`` of an execution that has not come yet: it is not run, and ``cancelled``."""
+    expect(server.specialize(), 200)
+    request = server.request({"do": "print"})
+    expect(server.ask("DELETE", f"/executions/{request['execution_id']}"), 204)
+    expect(server.execute(request), 200, status="cancelled", log="")
+
+
 def drains_when_it_is_done(server: Server) -> None:
     """Draining, it ends what is in flight, takes no more (410), is healthy, and exits with 0."""
     expect(server.specialize(), 200)
@@ -269,6 +277,7 @@ POINTS: tuple[Callable[[Server], None], ...] = (
     refuses_more_than_it_may_run,
     knows_executions,
     cancels,
+    cancels_what_comes_later,
     drains_when_it_is_done,
 )
 

@@ -12,15 +12,18 @@ import os
 import re
 import socket
 import time
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from cheroot import makefile
+from cheroot import makefile, wsgi
 from cheroot import server as cheroot_server
 from oslo_context import context as oslo_context
 from oslo_log import log
 
 from qinling import context
-from qinling.api.middleware import errors
+from qinling.api.middleware import errors, overload
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 LOG = log.getLogger(__name__)
 
@@ -35,7 +38,7 @@ _MAX_TRAILERS = 100
 # Seconds from the first byte of a request to the end of its headers.
 HEAD_TIME = 5.0
 # Bytes of a body that nobody has read, and that are thrown away so that its connection can be kept.
-_MAX_SKIPPED = 64 * 1024
+MAX_SKIPPED = 64 * 1024
 # Seconds that what a client still sends is thrown away after its answer, and
 # that it may pause meanwhile.
 _LINGER = 5.0
@@ -48,7 +51,7 @@ _CLIENTS_FAULT = {
 }
 
 
-class _Headers(cheroot_server.HeaderReader):
+class Headers(cheroot_server.HeaderReader):
     """Header lines as they must be: no folding, no blank before the colon."""
 
     def __call__(
@@ -138,6 +141,10 @@ class _Reader(makefile.StreamReader):
     def __init__(self, sock: socket.socket, size: int) -> None:
         super(makefile.StreamReader, self).__init__(_Socket(sock, "rb"), size)
         self.bytes_read = 0
+        # Bytes that are thrown away when they come.
+        self._skipped = 0
+        # Whether the client will send no more.
+        self.ended = False
 
     def gather(self) -> bool:
         """Take what has come, without waiting for anything.
@@ -150,9 +157,14 @@ class _Reader(makefile.StreamReader):
                 # Not recv: with a timeout it asks whether there is something, and waits.
                 piece = os.read(self.raw.fileno(), self.buffer_size)
             except ConnectionError:
-                return True
+                piece = b""
             if not piece:
+                self.ended = True
                 return True
+            if self._skipped:
+                thrown = min(self._skipped, len(piece))
+                self._skipped -= thrown
+                piece = piece[thrown:]
             self._read_buf = self._read_buf[self._read_pos :] + piece
             self._read_pos = 0
         return len(self._read_buf) >= self.buffer_size or self.has_head()
@@ -167,8 +179,18 @@ class _Reader(makefile.StreamReader):
 
     def has_head(self) -> bool:
         """Whether a request line and headers are there, or what ends like them."""
-        there = self._read_buf[self._read_pos :]
+        there = self.there()
         return b"\r\n\r\n" in there or b"\n\n" in there
+
+    def there(self) -> bytes:
+        """What has come and was not read."""
+        return self._read_buf[self._read_pos :]
+
+    def skip(self, size: int) -> None:
+        """Throw so many bytes away, those too that are still to come."""
+        there = min(size, len(self._read_buf) - self._read_pos)
+        self._read_pos += there
+        self._skipped = size - there
 
 
 def _make_file(sock: socket.socket, mode: str, size: int) -> Any:
@@ -176,7 +198,7 @@ def _make_file(sock: socket.socket, mode: str, size: int) -> Any:
 
 
 class _Request(cheroot_server.HTTPRequest):
-    header_reader = _Headers()
+    header_reader = Headers()
 
     def parse_request(self) -> None:
         source = self.conn.rfile.raw
@@ -201,7 +223,7 @@ class _Request(cheroot_server.HTTPRequest):
     def read_request_headers(self) -> bool:
         if not super().read_request_headers():  # type: ignore[no-untyped-call]
             return False
-        fault = _ambiguity(self.inheaders, self.response_protocol)
+        fault = ambiguity(self.inheaders, self.response_protocol)
         return self._refuse(fault) if fault else True
 
     def respond(self) -> None:
@@ -222,7 +244,7 @@ class _Request(cheroot_server.HTTPRequest):
         else:
             left = self.rfile.remaining
             # What has come is thrown away.
-            unread = left > _MAX_SKIPPED or not self.conn.rfile.has(left)
+            unread = left > MAX_SKIPPED or not self.conn.rfile.has(left)
         if unread:
             # Read on, it would be taken for the next request.
             self.close_connection = self.conn.unread = True
@@ -258,24 +280,46 @@ class _Request(cheroot_server.HTTPRequest):
         return False
 
 
+class Gateway(wsgi.Gateway_10):
+    """Tells the application that a request has its place."""
+
+    def get_environ(self) -> "WSGIEnvironment":  # type: ignore[override]
+        environ: WSGIEnvironment = super().get_environ()  # type: ignore[no-untyped-call]
+        if self.req.conn.place is not None:
+            environ[overload.HAS_PLACE] = True
+        return environ
+
+
 class Connection(cheroot_server.HTTPConnection):
     """A connection whose client gets to read why it was refused."""
 
+    rfile: _Reader
     RequestHandlerClass = _Request
     # Whether the client may still be sending what nobody will read.
     unread = False
     # When something came of a request whose head is not whole, on the monotonic clock.
     begun: float | None = None
+    # Where the request that it was given a thread for has a place.
+    place: overload.Places | None = None
 
     def __init__(self, server: Any, sock: socket.socket, _makefile: object = None) -> None:
         super().__init__(server, sock, _make_file)
 
     def gather(self) -> bool:
         """``_Reader.gather``, and the time is noted."""
-        if self.begun is None:
+        whole = self.rfile.gather()
+        if self.begun is None and self.rfile.there():
             self.begun = time.monotonic()
-        whole: bool = self.rfile.gather()
         return whole
+
+    def communicate(self) -> bool:
+        """Answer the request that has come; whether the connection is to be kept."""
+        try:
+            return bool(super().communicate())  # type: ignore[no-untyped-call]
+        finally:
+            if self.place is not None:
+                self.place.give_back()
+                self.place = None
 
     def close(self) -> None:
         # An error let out of here would end the whole server.
@@ -303,7 +347,7 @@ def _shown(line: bytes) -> str:
     return ascii(line[:40].decode("latin-1"))
 
 
-def _ambiguity(headers: dict[bytes, bytes], protocol: str) -> str | None:
+def ambiguity(headers: dict[bytes, bytes], protocol: str) -> str | None:
     """What in ``headers`` keeps the end of the request, or its server, from being certain."""
     length = headers.get(b"Content-Length")
     if length is not None and not length.isdigit():

@@ -1,6 +1,7 @@
 """The HTTP server of ``qinling-api`` and ``qinling-standalone``: cheroot."""
 
 import resource
+import select
 import selectors
 import threading
 import time
@@ -10,10 +11,12 @@ from cheroot import connections, wsgi
 from oslo_log import log
 
 from qinling import exceptions
-from qinling.cmd import protocol
+from qinling.cmd import protocol, refusals
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
+
+    from qinling.api.middleware.overload import Places
 
 LOG = log.getLogger(__name__)
 
@@ -23,6 +26,8 @@ _BACKLOG = 512
 _KEPT = 1000
 # Seconds until a connection is accepted again after the process had no descriptor left for one.
 _PAUSE = 0.1
+# Seconds between two lines in the log about executions that were refused.
+_TELL = 1.0
 # Seconds that an idle connection is kept, and that a stop waits for calls.
 _IDLE = 75
 _STOP_TIMEOUT = 10
@@ -42,13 +47,19 @@ class _Connections(connections.ConnectionManager):
     def put(self, connection: protocol.Connection) -> None:
         """A new connection, or one whose request was answered."""
         connection.last_used = time.time()
-        if connection.rfile.has_head():
+        self.go_on(connection, connection.rfile.has_head())
+
+    def go_on(self, connection: protocol.Connection, is_due: bool) -> None:
+        """
+        :param is_due: there is something for a thread.
+        """
+        while is_due and self.server.refuses(connection):
+            connection.last_used = time.time()
+            is_due = connection.rfile.has_head()
+        if is_due:
             self.server.hand_over(connection)
         else:
-            self.wait(connection)
-
-    def wait(self, connection: protocol.Connection) -> None:
-        self._selector.register(connection.socket, selectors.EVENT_READ, data=connection)
+            self._selector.register(connection.socket, selectors.EVENT_READ, data=connection)
 
     def _from_server_socket(self, server_socket: Any) -> None:
         if not self.can_add_keepalive_connection:
@@ -64,10 +75,16 @@ class _Connections(connections.ConnectionManager):
             self.put(connection)
 
     def _close_oldest(self) -> None:
-        """Make room: a client that is closed while idle connects again."""
-        descriptor, connection = min(self._waiting(), key=lambda pair: pair[1].last_used)
-        self._selector.unregister(descriptor)
-        connection.close()
+        """Make room: a client that is closed while idle connects again.
+
+        They are in the order in which they came here. One of which something has come is no
+        idle one: its turn has not come yet.
+        """
+        for descriptor, connection in self._waiting():
+            if not _is_readable(descriptor):
+                self._selector.unregister(descriptor)
+                connection.close()
+                return
 
     def _expire(self, threshold: float) -> None:
         super()._expire(threshold)  # type: ignore[misc]
@@ -82,7 +99,14 @@ class _Connections(connections.ConnectionManager):
 
 
 class _Server(wsgi.Server):
+    """
+    :ivar places: for executions; None where none is refused.
+    """
+
+    places: "Places | None" = None
     _connections: Any
+    _refused = 0
+    _told = 0.0
 
     def prepare(self) -> None:
         super().prepare()
@@ -91,10 +115,31 @@ class _Server(wsgi.Server):
 
     def process_conn(self, connection: protocol.Connection) -> None:
         """Something has come over a connection that waited."""
-        if connection.gather():
-            self.hand_over(connection)
+        is_due = connection.gather()
+        if connection.rfile.ended and not connection.rfile.there():
+            connection.close()
         else:
-            self._connections.wait(connection)
+            self._connections.go_on(connection, is_due)
+
+    def refuses(self, connection: protocol.Connection) -> bool:
+        """Whether what came was an execution too many, and was answered so; if not, it has its
+        place."""
+        if self.places is None or not refusals.is_execution(connection):
+            return False
+        if self.places.take():
+            connection.place = self.places
+            return False
+        if not refusals.refuse(connection):
+            # The middleware does, in a thread.
+            return False
+        self._refused += 1
+        now = time.monotonic()
+        if now > self._told + _TELL:
+            LOG.warning(
+                "Executions that were refused, as too many are under way: %d", self._refused
+            )
+            self._refused, self._told = 0, now
+        return True
 
     def hand_over(self, connection: protocol.Connection) -> None:
         """Give it to the next thread that is free."""
@@ -105,9 +150,17 @@ class HttpServer:
     """Serves an application in threads.
 
     :param port: 0 for any free one; ``port`` tells which after ``start``.
+    :param places: that the application has for executions.
     """
 
-    def __init__(self, application: "WSGIApplication", host: str, port: int, threads: int) -> None:
+    def __init__(
+        self,
+        application: "WSGIApplication",
+        host: str,
+        port: int,
+        threads: int,
+        places: "Places | None" = None,
+    ) -> None:
         self._server = _Server(
             (host, port),
             application,
@@ -118,6 +171,8 @@ class HttpServer:
             server_name="qinling",
         )
         self._server.ConnectionClass = protocol.Connection
+        self._server.gateway = protocol.Gateway
+        self._server.places = places
         self._server.max_request_header_size = _MAX_HEADER
         # No more than half of what may be open, files and the database's connections included.
         may_be_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -145,6 +200,12 @@ class HttpServer:
 
     def _serve(self) -> None:
         self._server.serve()
+
+
+def _is_readable(descriptor: int) -> bool:
+    readable = select.poll()
+    readable.register(descriptor, select.POLLIN)
+    return bool(readable.poll(0))
 
 
 def url(host: str, port: int) -> str:

@@ -86,9 +86,9 @@ def prepare(argv: Sequence[str]) -> int:
     app.prepare(options, db)
     process = service.Process()
     engine = engine_service.load(options, db, "qinling-standalone", process.fail, bound=True)
-    http = server.HttpServer(
-        app.build(options, db, engine), options.host, options.port, options.api.threads
-    )
+    places = app.make_places(options)
+    application = app.build(options, db, engine, places)
+    http = server.HttpServer(application, options.host, options.port, options.api.threads, places)
     code = process.run(
         [engine, http],
         lambda: print(f"Qinling is serving at {server.url(http.host, http.port)}", flush=True),

@@ -2,7 +2,8 @@
 
 A sender that does not know whether its request has arrived sends it again, and
 gets the same run: an id is never run twice while it is known. Answers are kept
-until they are acknowledged, within bounds.
+until they are acknowledged, within bounds. One that is cancelled before it has
+come, as two senders may overtake each other, is not run when it comes.
 """
 
 import threading
@@ -13,6 +14,8 @@ from collections.abc import Callable
 #: kept. Whose sender was killed is asked for after 15 to 20 seconds, when others have sent on.
 _BYTES = 16 << 20
 _BESIDE = 512
+#: Ids that are kept of what was removed.
+_REMOVED = 1000
 
 
 class Execution:
@@ -37,6 +40,10 @@ class Full(Exception):
     """As many run as may at once."""
 
 
+class Removed(Exception):
+    """It was cancelled before it came."""
+
+
 class Executions:
     """:param most: how many may run at once."""
 
@@ -50,17 +57,22 @@ class Executions:
         # In the order in which they ended.
         self._ended: dict[str, Execution] = {}
         self._bytes = 0
+        # In the order in which they were first removed.
+        self._removed: dict[str, None] = {}
         self._waiting = 0
 
     def begin(self, execution_id: str) -> tuple[Execution, bool]:
         """The execution, and whether the caller is to run it and then ``end`` it.
 
-        :raises Closed, Full: it is not known, and no more is taken, or not now.
+        :raises Removed, Closed, Full: it is not known, and was removed, or no more is taken, or
+            not now.
         """
         with self._lock:
             known = self._known.get(execution_id)
             if known is not None:
                 return known, False
+            if execution_id in self._removed:
+                raise Removed
             if self._closed:
                 raise Closed
             if self._running >= self._most:
@@ -106,8 +118,11 @@ class Executions:
             return execution.answer
 
     def remove(self, execution_id: str) -> None:
-        """Cancel it if it runs, forget its answer if it has ended."""
+        """Cancel it if it runs, forget its answer if it has ended, and never run it from now on."""
         with self._lock:
+            self._removed[execution_id] = None
+            if len(self._removed) > _REMOVED:
+                del self._removed[next(iter(self._removed))]
             execution = self._known.get(execution_id)
             if execution is None:
                 return

@@ -10,8 +10,6 @@ from qinling.worker.function import EXHAUSTED, FAILED, SPENT, SUCCESS, TIMEOUT, 
 from qinling.worker.log import Log
 from qinling.worker.slots import Slot, Slots, Unimportable
 
-_CANCELLED = "cancelled"
-
 
 class _Outcome(NamedTuple):
     status: str
@@ -19,6 +17,9 @@ class _Outcome(NamedTuple):
     trace: str = ""
     #: Whether its slot may run another one.
     reusable: bool = False
+
+
+_CANCELLED = _Outcome("cancelled", "Function execution cancelled.")
 
 
 class Executor:
@@ -58,18 +59,14 @@ class Executor:
             self._slots.give_back(slot, reusable=outcome.reusable)
         duration = time.monotonic() - began
         if execution.cancelled:
-            outcome = _Outcome(_CANCELLED, "Function execution cancelled.")
-        answer = channel.encode(
-            {
-                "execution_id": execution.id,
-                "status": outcome.status,
-                "output": outcome.output,
-                "duration": duration,
-                "log": log.text(outcome.trace),
-            }
-        )
+            outcome = _CANCELLED
+        answer = _encode(execution.id, outcome, duration, log.text(outcome.trace))
         self.executions.end(execution, answer)
         return answer
+
+    def cancelled(self, execution_id: str) -> bytes:
+        """The answer to one that was cancelled before it came."""
+        return _encode(execution_id, _CANCELLED, 0.0, "")
 
     def _judge(
         self, slot: Slot, given: str | None, deadline: float, timeout: float, log: Log
@@ -89,3 +86,16 @@ class Executor:
                 if status == FAILED and isinstance(output, str):
                     return _Outcome(FAILED, output, trace, not spent)
         return _Outcome(FAILED, f"{EXHAUSTED}: its process has said what cannot be.")
+
+
+def _encode(execution_id: str, outcome: _Outcome, duration: float, log: str) -> bytes:
+    """What ``/execute`` answers."""
+    return channel.encode(
+        {
+            "execution_id": execution_id,
+            "status": outcome.status,
+            "output": outcome.output,
+            "duration": duration,
+            "log": log,
+        }
+    )

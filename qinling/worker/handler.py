@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from qinling.worker import function
 from qinling.worker.archive import Archive
-from qinling.worker.executions import Closed, Full
+from qinling.worker.executions import Closed, Full, Removed
 from qinling.worker.function import Conflict, Malformed, Unsigned
 from qinling.worker.requests import RequestHandler
 
@@ -131,6 +131,8 @@ class Handler(RequestHandler):
         executions = found.executor.executions
         try:
             execution, is_new = executions.begin(execution_id)
+        except Removed:
+            return found.executor.cancelled(execution_id)
         except Closed:
             raise _Refusal(410, "this worker is draining") from None
         except Full:

@@ -6,11 +6,11 @@ Clients, API, engine, workers, MariaDB and RabbitMQ share this host's processors
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.bench import arrivals, functions, report, wire
-from tests.bench.arrivals import Answered, Stream
+from tests.bench.arrivals import Sent, Stream
 from tests.bench.report import Figure
 from tests.bench.rows import Table
 from tests.bench.site import Site, say
@@ -49,9 +49,9 @@ def overload(site: Site) -> Iterator[Figure]:
             # So many callers bring more workers: what that costs is over then.
             arrivals.send(port, [execute], _SECONDS)
             before = _statuses(table, function_id)
-            answered = arrivals.send(port, [execute, show], _SECONDS)
+            sent = arrivals.send(port, [execute, show], _SECONDS)
             rows = _statuses(table, function_id) - before
-            yield from _figures(f"{times} x capacity", answered, capacity, rows)
+            yield from _figures(f"{times} x capacity", sent, capacity, rows)
 
 
 def _closed(port: int, message: bytes) -> float:
@@ -79,12 +79,11 @@ def _statuses(table: Table, function_id: str) -> Counter[str]:
     return Counter({str(status): int(str(count)) for status, count in rows})
 
 
-def _figures(
-    name: str, answered: Mapping[str, Sequence[Answered]], capacity: float, rows: Counter[str]
-) -> Iterator[Figure]:
+def _figures(name: str, sent: Sent, capacity: float, rows: Counter[str]) -> Iterator[Figure]:
     """
     :param rows: executions that were accepted meanwhile, by their status.
     """
+    answered = sent.answered
     executions = answered["execute"]
     done = [each for each in executions if each.status == 201]
     succeeded = [each for each in done if json.loads(each.body)["status"] == "success"]
@@ -98,7 +97,8 @@ def _figures(
         _SHARE * capacity,
         "/s",
         note=f"{len(executions) / _SECONDS:.0f}/s came, {len(refused) / _SECONDS:.0f}/s were "
-        f"refused; p99 of the others {slow:.0f} ms",
+        f"refused; p99 of the others {slow:.0f} ms; their sender used {sent.processor:.0%} of a "
+        f"processor, and came to them p99 {report.percentile(sent.late, 99):.0f} ms late",
     )
     lost = rows.total() - rows["success"] + abs(rows.total() - len(succeeded))
     note = f"rows: {dict(rows)}, answers: {len(done)}"

@@ -111,7 +111,11 @@ BROKEN = [
     ),
     (
         "Executions.remove = lambda *_: None",
-        {"knows_executions": "it answers 200 and not 404", "cancels": "status is not 'cancelled'"},
+        {
+            "knows_executions": "it answers 200 and not 404",
+            "cancels": "status is not 'cancelled'",
+            "cancels_what_comes_later": "status is not 'cancelled'",
+        },
     ),
     ("Executions.close = lambda self: None", {"drains_when_it_is_done": "and not 410"}),
     (
@@ -149,7 +153,7 @@ def test_the_worker_as_the_dockerfile_copies_it_keeps_the_contract(tmp_path: Pat
     done = check("python3", "-I", "-S", there)
     assert done.returncode == 0, done.stdout
     assert "BROKEN" not in done.stdout
-    assert done.stdout.count("ok ") == 19
+    assert done.stdout.count("ok ") == 20
 
 
 def test_the_server_for_nodejs_as_its_dockerfile_copies_it_keeps_the_contract(
@@ -163,7 +167,7 @@ def test_the_server_for_nodejs_as_its_dockerfile_copies_it_keeps_the_contract(
     done = check(find_executable("node"), there / "main.js")
     assert done.returncode == 0, done.stdout
     assert "BROKEN" not in done.stdout
-    assert done.stdout.count("ok ") == 19
+    assert done.stdout.count("ok ") == 20
 
 
 def server(tmp_path: Path, broken: str) -> Path:

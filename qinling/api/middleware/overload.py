@@ -3,6 +3,10 @@
 An execution that its caller waits for occupies a thread of the server until the function has
 ended. So many are let in that threads remain for all other calls, and fewer while those that are in
 wait for a processor, as each more would only make all calls slower.
+
+A server that knows of a request before it gives it a thread may ask for its place itself, and
+refuse it then: cheroot's does (``qinling/cmd/server.py``). Any other one leaves that to the
+middleware.
 """
 
 import threading
@@ -15,6 +19,9 @@ from qinling import exceptions
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+#: Is in the environ of a request for which the server has taken a place, and gives it back.
+HAS_PLACE = "qinling.has_place"
+
 _EXECUTIONS = ["v1", "executions"]
 # So many are let in whatever the load is (or the most, where that is less): enough to keep a few
 # processors busy.
@@ -22,8 +29,8 @@ _LEAST = 8
 # Seconds between two looks at the load; what a thread may wake too late, on an average; the weight
 # of the last look in that. A call needs the processor some twenty times.
 _PERIOD = 0.02
-_TOO_LATE = 0.008
-_WEIGHT = 0.2
+_TOO_LATE = 0.004
+_WEIGHT = 0.1
 # What each look makes of the number that is let in.
 _FEWER = 0.9
 _MORE = 0.25
@@ -35,22 +42,24 @@ class Overload:
     One that nobody waits for is counted too, for the moment that it takes: which it is only its
     body tells, and that is not read here.
 
-    :param most: executions that are let in at a time.
+    :param places: of those that are let in.
     """
 
-    def __init__(self, application: "WSGIApplication", most: int) -> None:
+    def __init__(self, application: "WSGIApplication", places: "Places") -> None:
         self._application = application
-        self._places = Places(most)
+        self._places = places
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "POST" or not _is_execution(environ.get("PATH_INFO", "")):
+        if (
+            environ["REQUEST_METHOD"] != "POST"
+            or HAS_PLACE in environ
+            or not _is_execution(environ.get("PATH_INFO", ""))
+        ):
             return self._application(environ, start_response)
         if not self._places.take():
-            raise exceptions.Overloaded(
-                "As many executions are under way here as can be; try again in a moment."
-            )
+            raise refusal()
         answer = _Answer(self._places.give_back)
         try:
             answer.body = self._application(environ, start_response)
@@ -61,7 +70,10 @@ class Overload:
 
 
 class Places:
-    """How many are in, and how many may be."""
+    """How many are in, and how many may be.
+
+    :param most: executions that are let in at a time.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -134,6 +146,13 @@ class _Answer:
         finally:
             if leave is not None:
                 leave()
+
+
+def refusal() -> exceptions.Overloaded:
+    """What is told when no place is free."""
+    return exceptions.Overloaded(
+        "As many executions are under way here as can be; try again in a moment."
+    )
 
 
 def _is_execution(path: str) -> bool:

@@ -1,6 +1,7 @@
 'use strict'
 // Executions of a worker, known by their ids: an id is never run twice while it is known. Answers
-// are kept until they are acknowledged, within bounds.
+// are kept until they are acknowledged, within bounds. One that is cancelled before it has come, as
+// two senders may overtake each other, is not run when it comes.
 
 const { Refusal } = require('./order')
 
@@ -8,6 +9,8 @@ const { Refusal } = require('./order')
 // kept. Whose sender was killed is asked for after 15 to 20 seconds, when others have sent on.
 const BYTES = 16 << 20
 const BESIDE = 512
+// Ids that are kept of what was removed.
+const REMOVED = 1000
 
 class Executions {
   constructor (most) {
@@ -16,15 +19,21 @@ class Executions {
     // Those of them that have ended, in that order.
     this._ended = new Map()
     this._bytes = 0
+    // In the order in which they were first removed.
+    this._removed = new Set()
     this._running = 0
     this._closed = false
     this._changed = () => {}
   }
 
-  /** Its answer (a Buffer), of the run that is known, or of the one that is begun by this. */
+  /**
+   * Its answer (a Buffer), of the run that is known, or of the one that is begun by this; null when
+   * it was removed.
+   */
   answer (id, run) {
     const known = this._known.get(id)
     if (known) return known.done
+    if (this._removed.has(id)) return null
     if (this._closed) throw new Refusal(410, 'this worker is draining')
     if (this._running >= this._most) throw new Refusal(429, 'as many executions run as may at once')
     const execution = { id, answer: null, cancelled: false, kill: null, endedAt: 0 }
@@ -38,8 +47,10 @@ class Executions {
     return this._known.get(id)
   }
 
-  /** Cancel it if it runs, forget its answer if it has ended. */
+  /** Cancel it if it runs, forget its answer if it has ended, and never run it from now on. */
   remove (id) {
+    this._removed.add(id)
+    if (this._removed.size > REMOVED) this._removed.delete(this._removed.values().next().value)
     const execution = this._known.get(id)
     if (!execution) return
     if (execution.answer) {

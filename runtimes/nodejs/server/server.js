@@ -24,6 +24,7 @@ const IDLE = 60000
 const ARCHIVE = 52 << 20
 const BODY = 16 << 20
 const EXECUTIONS = '/executions/'
+const CANCELLED = { status: 'cancelled', output: 'Function execution cancelled.' }
 
 class Server {
   constructor (id, bootId, slots, folder) {
@@ -203,7 +204,9 @@ class Server {
     if (given !== null && typeof given !== 'string') throw new Refusal(400, 'input is no text')
     const id = order.text(said, 'execution_id')
     const timeout = order.seconds(said, 'timeout')
-    return this._function.executions.answer(id, (execution) => this._run(execution, given, timeout))
+    const { executions } = this._function
+    const done = executions.answer(id, (execution) => this._run(execution, given, timeout))
+    return done || encode(id, CANCELLED, 0, '')
   }
 
   /** Run one to its end; its answer. */
@@ -226,15 +229,15 @@ class Server {
       outcome = { status: 'failed', output: error.message, trace: error.log }
     }
     const duration = (performance.now() - began) / 1000
-    if (execution.cancelled) outcome = { status: 'cancelled', output: 'Function execution cancelled.' }
-    return Buffer.from(JSON.stringify({
-      execution_id: execution.id,
-      status: outcome.status,
-      output: outcome.output,
-      duration,
-      log: log.text(outcome.trace)
-    }))
+    if (execution.cancelled) outcome = CANCELLED
+    return encode(execution.id, outcome, duration, log.text(outcome.trace))
   }
+}
+
+/** What `/execute` answers. */
+function encode (id, outcome, duration, log) {
+  const { status, output } = outcome
+  return Buffer.from(JSON.stringify({ execution_id: id, status, output, duration, log }))
 }
 
 async function judge (slot, given, began, timeout, log) {

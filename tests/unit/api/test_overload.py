@@ -4,7 +4,7 @@ import pytest
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.api.middleware.overload import Overload, Places
+from qinling.api.middleware.overload import HAS_PLACE, Overload, Places
 from qinling.conf import api
 from tests.unit.api.wsgi import call, environ
 
@@ -35,7 +35,7 @@ def test_fewer_are_let_in_while_threads_wake_late_and_then_as_many_as_before() -
 
 def test_one_thread_that_wakes_late_once_is_no_load() -> None:
     places = Places(40)
-    places.see(0.04)
+    places.see(0.03)
     assert take_all(places) == 40
 
 
@@ -62,7 +62,7 @@ def test_what_begins_an_execution_is_counted_until_its_answer_is_closed(
         start_response("200 OK", [])  # type: ignore[operator]
         return Body([b"answer"])
 
-    middleware = Overload(application, 2)  # type: ignore[arg-type]
+    middleware = Overload(application, Places(2))  # type: ignore[arg-type]
     assert call(middleware, environ(method, path)).body == b"answer"  # type: ignore[arg-type]
     assert within == [1 if counted else 2]
     assert take_all(middleware._places) == 2
@@ -74,10 +74,22 @@ def test_an_error_leaves_its_place_and_a_refusal_takes_none() -> None:
             middleware(environ("POST", "/v1/executions"), None)  # type: ignore[arg-type]
         raise exceptions.NotFound.of("Function", "1")
 
-    middleware = Overload(application, 1)
+    middleware = Overload(application, Places(1))
     for _ in range(3):
         with pytest.raises(exceptions.NotFound):
             middleware(environ("POST", "/v1/executions"), None)  # type: ignore[arg-type]
+
+
+def test_what_has_its_place_from_the_server_takes_no_other() -> None:
+    def application(_environ: object, start_response: object) -> list[bytes]:
+        start_response("200 OK", [])  # type: ignore[operator]
+        return [b"answer"]
+
+    places = Places(1)
+    assert places.take()
+    request = environ("POST", "/v1/executions") | {HAS_PLACE: True}
+    assert call(Overload(application, places), request).body == b"answer"  # type: ignore[arg-type]
+    assert not places.take()
 
 
 @pytest.mark.parametrize(("threads", "given", "most"), [(64, None, 48), (4, None, 3), (64, 10, 10)])

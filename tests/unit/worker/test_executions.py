@@ -278,6 +278,19 @@ def test_a_cancelled_execution_is_ended_and_says_so(worker: Worker) -> None:
     worker.settle()
 
 
+def test_what_was_cancelled_before_it_came_is_not_run(worker: Worker) -> None:
+    worker.specialize("def main(): print('ran')")
+    body = worker.request()
+    path = f"/executions/{body['execution_id']}"
+    assert worker.ask("DELETE", path) == (204, None)
+    for _ in range(2):
+        status, answer = worker.ask("POST", "/execute", body)
+        assert (status, answer["status"], answer["log"]) == (200, "cancelled", "")
+    assert worker.ask("GET", path)[0] == 404
+    # Another one is run.
+    assert worker.ask("POST", "/execute", worker.request())[1]["status"] == "success"
+
+
 def test_drained_it_ends_what_is_in_flight_and_takes_no_more(worker: Worker) -> None:
     worker.specialize("import time\ndef main(): time.sleep(0.5); return 7")
     body = worker.request()
