@@ -78,6 +78,10 @@ class StillRunning(Conflict):
     retry_after = 1
 
 
+class BodyTooSlow(QinlingError):
+    code = 408
+
+
 class LengthRequired(QinlingError):
     code = 411
 

@@ -58,7 +58,7 @@ def build(
     )
     # From the inside out: the last one sees a request first.
     application = body.JsonBody(application, {"executions": conf.api.max_input_size})
-    application = forms.Forms(application, store)
+    application = forms.Forms(application, store, options.uploads(conf))
     application = auth.guard(application, conf, policies.Enforcer(conf))
     application = health.Health(application, conf, db)
     if conf.oslo_middleware.enable_proxy_headers_parsing:

@@ -37,6 +37,9 @@ _MAX_LINE = 4096  # bytes of a chunk's head or of a trailer
 _MAX_TRAILERS = 100
 # Seconds from the first byte of a request to the end of its headers.
 HEAD_TIME = 5.0
+# Seconds for a body, and bytes of it that give it one more: none may be slower for long.
+_BODY_TIME = 10.0
+_BODY_RATE = 64 * 1024
 # Bytes of a body that nobody has read, and that are thrown away so that its connection can be kept.
 MAX_SKIPPED = 64 * 1024
 # Seconds that what a client still sends is thrown away after its answer, and
@@ -118,18 +121,26 @@ class _Socket(socket.SocketIO):
 
     :ivar until: when what is being read must be there, on the monotonic clock;
         the socket's timeout alone would start anew with each byte.
+    :ivar of_body: what is read is a body. Its time begins when it is first waited for, as nobody
+        may have looked for it before, and grows with what comes.
     """
 
     until: float | None = None
+    of_body = False
     _sock: socket.socket
 
     def readinto(self, buffer: Any) -> int | None:
+        if self.of_body and self.until is None:
+            self.until = time.monotonic() + _BODY_TIME
         if self.until is not None:
             left = self.until - time.monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
             self._sock.settimeout(left)
-        return super().readinto(buffer)
+        count = super().readinto(buffer)
+        if self.of_body and self.until is not None and count:
+            self.until += count / _BODY_RATE
+        return count
 
 
 class _Reader(makefile.StreamReader):
@@ -203,6 +214,7 @@ class _Request(cheroot_server.HTTPRequest):
     def parse_request(self) -> None:
         source = self.conn.rfile.raw
         source.until = (self.conn.begun or time.monotonic()) + HEAD_TIME
+        source.of_body = False
         try:
             super().parse_request()
         finally:
@@ -233,21 +245,27 @@ class _Request(cheroot_server.HTTPRequest):
         else:
             length = int(self.inheaders.get(b"Content-Length", 0))
             self.rfile = cheroot_server.KnownLengthRFile(self.conn.rfile, length)
+        self.conn.rfile.raw.of_body = True
         self.server.gateway(self).respond()
         self.ensure_headers_sent()
         if self.chunked_write:
             self.conn.wfile.write(b"0\r\n\r\n")
 
     def send_headers(self) -> None:
+        # An answer has a time of its own.
+        self.conn.socket.settimeout(self.server.timeout)
         if self.chunked_read:
             unread = not self._chunks.ended
         else:
             left = self.rfile.remaining
             # What has come is thrown away.
             unread = left > MAX_SKIPPED or not self.conn.rfile.has(left)
-        if unread:
+        late = int(self.status[:3]) == 408
+        if unread or late:
             # Read on, it would be taken for the next request.
-            self.close_connection = self.conn.unread = True
+            self.close_connection = True
+            # Who was too slow with a body gets no time for its end.
+            self.conn.unread = not late
         super().send_headers()
 
     def simple_response(self, status: str, msg: str = "") -> None:
@@ -323,9 +341,11 @@ class Connection(cheroot_server.HTTPConnection):
 
     def close(self) -> None:
         # An error let out of here would end the whole server.
-        with contextlib.suppress(OSError):
-            if self.unread:
+        # Without a place it may lose its answer, which is better than that others get none.
+        if self.unread and self.server.lingering.acquire(blocking=False):
+            with contextlib.suppress(OSError):
                 self._linger()
+            self.server.lingering.release()
         with contextlib.suppress(OSError):
             super().close()
 

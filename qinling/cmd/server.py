@@ -101,8 +101,11 @@ class _Connections(connections.ConnectionManager):
 class _Server(wsgi.Server):
     """
     :ivar places: for executions; None where none is refused.
+    :ivar lingering: places for threads that wait for the end of what was refused before it was
+        whole.
     """
 
+    lingering: threading.Semaphore
     places: "Places | None" = None
     _connections: Any
     _refused = 0
@@ -173,6 +176,7 @@ class HttpServer:
         self._server.ConnectionClass = protocol.Connection
         self._server.gateway = protocol.Gateway
         self._server.places = places
+        self._server.lingering = threading.Semaphore(max(1, threads // 8))
         self._server.max_request_header_size = _MAX_HEADER
         # No more than half of what may be open, files and the database's connections included.
         may_be_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -15,7 +15,8 @@ OPTS = [
         min=4,
         max=4096,
         help="Requests that one qinling-api process answers at a time (threads). A call that "
-        "waits for something occupies one of them until it has ended.",
+        "waits for something occupies one of them until it has ended. A quarter of them, at most, "
+        "take packages that are uploaded; more are refused with 429.",
     ),
     cfg.IntOpt(
         "max_inflight_executions",
@@ -67,3 +68,9 @@ def inflight_executions(conf: cfg.ConfigOpts) -> int:
             f"{most} at most."
         )
     return most if given is None else given
+
+
+def uploads(conf: cfg.ConfigOpts) -> int:
+    """How many packages may be on their way here: a quarter of the threads."""
+    most: int = conf.api.threads // 4
+    return most

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.deployment import Client, Standalone, measured, running
 from tests.fixtures.process import wait_until
-from tests.fixtures.rawhttp import Answer, exchange, request
+from tests.fixtures.rawhttp import JSON, Answer, exchange, request
 
 #: More than the service has threads.
 MANY = 100
@@ -20,6 +20,20 @@ MANY = 100
 AT_ONCE = 2.0
 #: Seconds that a client has for its request line and headers; in qinling.cmd.protocol.
 HEAD_TIME = 5.0
+#: Seconds that a body has, whatever comes of it, and bytes that give it another one; there, too.
+BODY_TIME = 10.0
+BODY_RATE = 64 * 1024
+#: Requests that are not whole: a package's, and one with a small body.
+UPLOAD = (
+    request(
+        "POST",
+        "/v1/functions",
+        "Content-Type: multipart/form-data; boundary=XX",
+        "Content-Length: 50000000",
+    )
+    + b'--XX\r\nContent-Disposition: form-data; name="package"; filename="a.zip"\r\n\r\n'
+)
+SMALL = request("POST", "/v1/runtimes", JSON, "Content-Length: 60000") + b"{"
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +115,46 @@ def test_headers_that_drop_in_byte_by_byte_have_their_time_and_no_more(
             answer.refused(408)
         assert HEAD_TIME - 1 < time.monotonic() - began < HEAD_TIME + 5
     assert ask(service) < AT_ONCE
+
+
+def test_bodies_that_drop_in_byte_by_byte_keep_nobody_waiting_and_have_an_end(
+    service: Standalone,
+) -> None:
+    with (
+        connected(service, 1, UPLOAD) as (steady,),
+        connected(service, MANY, UPLOAD) as uploads,
+        connected(service, 3, SMALL) as others,
+    ):
+        began = time.monotonic()
+        open_ = [*uploads, *others]
+        while open_:
+            assert time.monotonic() < began + BODY_TIME + 5
+            open_ = [connection for connection in open_ if sends(connection, b"b")]
+            steady.sendall(b"b" * BODY_RATE)
+            assert ask(service) < AT_ONCE
+            time.sleep(0.3)
+        assert time.monotonic() > began + BODY_TIME - 1
+        for connection in others:
+            (answer,) = answers(connection)
+            answer.refused(408)
+        # What comes faster has more time.
+        while time.monotonic() < began + BODY_TIME + 1:
+            steady.sendall(b"b" * BODY_RATE)
+            time.sleep(0.3)
+        steady.shutdown(socket.SHUT_WR)
+        (answer,) = answers(steady)
+        assert "bytes of Content-Length" in answer.refused(400)
+    (answer,) = exchange(service.url, UPLOAD)
+    answer.refused(400)
+
+
+def sends(connection: socket.socket, sent: bytes) -> bool:
+    """Whether the service still takes it."""
+    try:
+        connection.sendall(sent)
+    except ConnectionError:
+        return False
+    return True
 
 
 def head_of_answer(connection: socket.socket) -> bytes:

@@ -87,13 +87,17 @@ class Stream:
         """The next bytes, up to ``size`` of them; none at the end.
 
         :raises BodyTooLarge: there are more than ``limit``.
-        :raises BadRequest: it does not come whole.
+        :raises BadRequest: it does not come whole. :raises BodyTooSlow: nor in time.
         """
         wanted = min(size, self._left)
         try:
             content: bytes = self._input.read(wanted) if wanted else b""
+        except TimeoutError as error:
+            raise exceptions.BodyTooSlow(
+                "The body did not come in time; send it again, without pauses."
+            ) from error
         except Exception as error:
-            # The client is gone, or slow, or its chunks are malformed: each server says so with
+            # The client is gone, or its chunks are malformed: each server says so with
             # errors of its own.
             reason = str(error) or type(error).__name__
             raise exceptions.BadRequest(f"The body cannot be read: {reason}.") from error

@@ -5,6 +5,7 @@ package never is in memory: it goes to the store as it comes.
 """
 
 import json
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -34,11 +35,18 @@ _TAKEN = {0: "POST", 1: "PUT"}
 
 
 class Forms:
-    """Hands on what a form says as a JSON body, and its package as ``environ[UPLOAD]``."""
+    """Hands on what a form says as a JSON body, and its package as ``environ[UPLOAD]``.
 
-    def __init__(self, application: "WSGIApplication", store: base.PackageStore) -> None:
+    :param uploads: forms that may come in at a time, as each occupies a thread meanwhile, which
+        its client makes as long as it likes. More are answered with 429.
+    """
+
+    def __init__(
+        self, application: "WSGIApplication", store: base.PackageStore, uploads: int
+    ) -> None:
         self._application = application
         self._store = store
+        self._places = threading.Semaphore(uploads)
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -50,7 +58,15 @@ class Forms:
             return self._pass_on(environ, start_response, _urlencoded(environ))
         reader = _Multipart(self._store)
         try:
-            reader.read(body.Stream(environ, MAX_FORM), options.get("boundary", ""))
+            stream = body.Stream(environ, MAX_FORM)
+            if not self._places.acquire(blocking=False):
+                raise exceptions.Overloaded(
+                    "As many packages are on their way here as can be; try again in a moment."
+                )
+            try:
+                reader.read(stream, options.get("boundary", ""))
+            finally:
+                self._places.release()
             environ[UPLOAD] = reader.upload
             return self._pass_on(environ, start_response, reader.texts())
         finally:

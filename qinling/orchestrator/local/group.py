@@ -22,6 +22,7 @@ import pathlib
 import signal
 import subprocess
 
+from qinling import impersonation
 from qinling.orchestrator.local import process
 from qinling.orchestrator.local.state import WorkerEntry
 
@@ -53,7 +54,7 @@ def kill(entry: WorkerEntry) -> None:
         # In the kernel, in one go, so that nobody who forks meanwhile gets away. The shell spares
         # itself.
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            process.run_as(entry.uid, "/bin/sh", "-c", "kill -KILL -1")
+            impersonation.run_as(entry.uid, "/bin/sh", "-c", "kill -KILL -1")
     for descriptor in members(entry) + strays(entry):
         process.send(descriptor, signal.SIGKILL)
         os.close(descriptor)

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from oslo_log import log as logging
 
-from qinling import exceptions
+from qinling import exceptions, impersonation
 from qinling.orchestrator.local.state import WorkerEntry
 
 LOG = logging.getLogger(__name__)
@@ -43,13 +43,6 @@ _BACKLOG = 128
 # Whatever a worker starts inherits it, too.
 ID_VARIABLE = "QINLING_WORKER_ID"
 
-# A worker's folder for temporary files, in the one that is made for it.
-_INNER = "/files"
-# What a function has made of its folders' modes is undone first.
-_EMPTY = 'chmod -R u+rwX -- "$1"; exec find "$1" -mindepth 1 -delete'
-# Seconds for that, and for anything else that is done in a worker's name.
-_EMPTY_PATIENCE = 60.0
-_PATIENCE = 10.0
 # Whether programs and folders can be read.
 _LOOK = "import os, sys; [os.listdir(path) for path in sys.argv[1:]]"
 
@@ -129,7 +122,7 @@ def start(
                 uid = users.base + port
                 environment["QINLING_WORKER_MAX_PROCESSES"] = str(users.max_processes)
             folder = tempfile.mkdtemp(prefix="qinling-")
-            environment["TMPDIR"] = _make_inner(folder, uid)
+            environment["TMPDIR"] = impersonation.make_inner(folder, uid)
             popen = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -181,48 +174,16 @@ def _listen(users: Users | None) -> socket.socket:
             refused.enter_context(listener)
 
 
-def run_as(uid: int | None, *command: str, patience: float = _PATIENCE) -> None:
-    """Run a program in a worker's name, with nothing but its arguments.
-
-    :raises OSError, SubprocessError: it cannot be run, or fails, or takes longer than that.
-    """
-    subprocess.run(
-        command,
-        check=True,
-        cwd="/",
-        env={"PATH": os.defpath},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=patience,
-        user=uid,
-        group=uid,
-        extra_groups=None if uid is None else [],
-    )
-
-
-def _make_inner(folder: str, uid: int | None) -> str:
-    """A folder of the worker's own in one of ours, which it passes through."""
-    outer, inner = pathlib.Path(folder), folder + _INNER
-    # Until it is there others may write, too; if they have made it, this fails.
-    outer.chmod(0o1733)
-    run_as(uid, "mkdir", "-m", "700", "--", inner)
-    outer.chmod(0o711)
-    return inner
-
-
 def remove_files(entry: WorkerEntry) -> None:
     """Remove the temporary files of a worker that has ended."""
     _remove(entry.folder, entry.uid)
 
 
 def _remove(folder: str, uid: int | None) -> None:
-    outer, inner = pathlib.Path(folder), pathlib.Path(folder + _INNER)
+    if not folder:
+        return
     try:
-        if inner.is_dir():
-            run_as(uid, "/bin/sh", "-c", _EMPTY, "sh", str(inner), patience=_EMPTY_PATIENCE)
-            inner.rmdir()
-        if folder and outer.is_dir():
-            outer.rmdir()
+        impersonation.remove(folder, uid)
     except (OSError, subprocess.SubprocessError) as error:
         LOG.warning("The temporary files of a worker, %s, are left: %s", folder, error)
 
@@ -297,7 +258,9 @@ def runs_as_other(command: Sequence[str], uid: int) -> bool:
     """Whether a Python program can be run, read, and have temporary files, as another user."""
     folder = tempfile.mkdtemp(prefix="qinling-")
     try:
-        run_as(uid, *command[:-1], "-c", _LOOK, command[-1], _make_inner(folder, uid))
+        impersonation.run_as(
+            uid, *command[:-1], "-c", _LOOK, command[-1], impersonation.make_inner(folder, uid)
+        )
     except (OSError, subprocess.SubprocessError):
         return False
     finally:

@@ -15,17 +15,18 @@ import json
 import os
 import pathlib
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-# Found from where the package is, for this import alone.
+# Found from where the package is, for these imports alone.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
+from qinling import impersonation
 from qinling.worker import processes
 
 del sys.path[0]
@@ -53,9 +54,7 @@ def main(folder: pathlib.Path) -> None:
         if spec["uid_base"] is not None:
             listener = held.enter_context(socket.create_server(("127.0.0.1", 0)))
             uid = spec["uid_base"] + listener.getsockname()[1]
-        files = held.enter_context(tempfile.TemporaryDirectory(prefix="qinling-"))
-        if uid is not None:
-            shutil.chown(files, uid, uid)
+        files = held.enter_context(_folder(uid))
         log = _Log(held.enter_context(open(folder / "log", "wb", buffering=0)), spec["log"])
         began = time.monotonic()
         _write(folder / "begun.json", {"pid": os.getpid(), "at": boot_time()})
@@ -70,7 +69,9 @@ def main(folder: pathlib.Path) -> None:
             end = _follow(child, spec, stopped, log)
             child.wait()
         end["duration"] = time.monotonic() - began
-    _write(folder / "end.json", end)
+    # It may have been removed meanwhile.
+    with contextlib.suppress(FileNotFoundError):
+        _write(folder / "end.json", end)
 
 
 def boot_time() -> float:
@@ -90,6 +91,19 @@ class _Log:
 
     def add(self, output: bytes) -> None:
         self._room -= self._file.write(output[: self._room])
+
+
+@contextlib.contextmanager
+def _folder(uid: int | None) -> Iterator[str]:
+    """A folder for the run's temporary files."""
+    folder = tempfile.mkdtemp(prefix="qinling-")
+    try:
+        yield impersonation.make_inner(folder, uid)
+    finally:
+        try:
+            impersonation.remove(folder, uid)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"The temporary files of a run, {folder}, are left: {error}", file=sys.stderr)
 
 
 def _start(spec: dict[str, Any], uid: int | None, files: str) -> subprocess.Popen[bytes]:

@@ -28,6 +28,8 @@ from qinling.orchestrator.local.images import Images
 
 _RUNNER = (sys.executable, "-I", "-S", str(pathlib.Path(__file__).with_name("runner.py")))
 _LOCK = "lock"
+# What the name of a folder that is being removed ends with.
+_GONE = ".gone"
 # User ids of workers: theirs is one for each port.
 _WORKERS = 65536
 # Seconds between looks for a run that begins, which it does within some tens of milliseconds.
@@ -142,7 +144,7 @@ class Runs:
             elif not for_end:
                 return state
             else:
-                with self._runner(run_id) as runner:
+                with _runner(self._of(run_id)) as runner:
                     if runner is not None:
                         _wait(runner, left)
 
@@ -154,15 +156,22 @@ class Runs:
             return b""
 
     def remove(self, run_id: str) -> None:
-        self._stop(run_id)
-        shutil.rmtree(self._of(run_id), ignore_errors=True)
+        folder = self._of(run_id)
+        gone = folder.with_suffix(_GONE)
+        # What has not begun by then cannot any more, as that is noted in the folder first.
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(gone)
+        _stop(gone)
+        shutil.rmtree(gone, ignore_errors=True)
         with self._lock:
             child = self._children.pop(run_id, None)
         if child is not None:
             child.wait(_PATIENCE)
 
     def ids(self) -> list[str]:
-        return [path.name for path in self._folder.iterdir() if state.is_id(path.name)]
+        # Those too whose removal was cut off.
+        names = {path.name.removesuffix(_GONE) for path in self._folder.iterdir()}
+        return [name for name in names if state.is_id(name)]
 
     def _of(self, run_id: str) -> pathlib.Path:
         return self._folder / str(uuid.UUID(run_id))
@@ -183,30 +192,31 @@ class Runs:
             return base.RunState()
         return base.RunState(time.clock_gettime(time.CLOCK_BOOTTIME) - begun["at"])
 
-    @contextlib.contextmanager
-    def _runner(self, run_id: str) -> Iterator[int | None]:
-        """A descriptor of the process that runs it, None when there is none."""
-        folder = self._of(run_id)
-        begun = _read(folder / "begun.json")
-        try:
-            runner = None if begun is None else os.pidfd_open(begun["pid"])
-        except ProcessLookupError:
-            runner = None
-        if runner is None:
-            yield None
-            return
-        try:
-            # Only now is it known that the pid was its own when it was opened.
-            yield runner if _lives(folder) else None
-        finally:
-            os.close(runner)
 
-    def _stop(self, run_id: str) -> None:
-        with self._runner(run_id) as runner:
-            if runner is not None:
-                process.send(runner, signal.SIGTERM)
-                if not _wait(runner, _PATIENCE):
-                    process.send(runner, signal.SIGKILL)
+@contextlib.contextmanager
+def _runner(folder: pathlib.Path) -> Iterator[int | None]:
+    """A descriptor of the process that runs what is in a folder, None when there is none."""
+    begun = _read(folder / "begun.json")
+    try:
+        runner = None if begun is None else os.pidfd_open(begun["pid"])
+    except ProcessLookupError:
+        runner = None
+    if runner is None:
+        yield None
+        return
+    try:
+        # Only now is it known that the pid was its own when it was opened.
+        yield runner if _lives(folder) else None
+    finally:
+        os.close(runner)
+
+
+def _stop(folder: pathlib.Path) -> None:
+    with _runner(folder) as runner:
+        if runner is not None:
+            process.send(runner, signal.SIGTERM)
+            if not _wait(runner, _PATIENCE):
+                process.send(runner, signal.SIGKILL)
 
 
 def _lives(folder: pathlib.Path) -> bool:

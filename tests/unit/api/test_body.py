@@ -174,7 +174,6 @@ class Unread(Exception):
 @pytest.mark.parametrize(
     "error",
     [
-        TimeoutError("timed out"),
         ConnectionResetError(),
         ValueError("a chunk is malformed"),
         Unread("a chunk is malformed"),
@@ -185,6 +184,11 @@ class Unread(Exception):
 def test_a_body_that_cannot_be_read_is_the_clients_fault(error: Exception) -> None:
     with pytest.raises(exceptions.BadRequest, match="cannot be read"):
         send("POST", **chunked(Broken(error)))
+
+
+def test_a_body_that_does_not_come_in_time_is_told_so() -> None:
+    with pytest.raises(exceptions.BodyTooSlow, match="in time"):
+        send("POST", **chunked(Broken(TimeoutError("timed out"))))
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])

@@ -67,7 +67,8 @@ def send(
         CONTENT_TYPE=kind,
         **({"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))} | more),
     )
-    list(forms.Forms(seen, store)(request, lambda *_: lambda _data: None))  # type: ignore[arg-type]
+    take = forms.Forms(seen, store, 1)  # type: ignore[arg-type]
+    list(take(request, lambda *_: lambda _data: None))
     return seen
 
 
@@ -277,3 +278,31 @@ def test_whatever_comes_is_a_form_or_refused(
     with contextlib.suppress(exceptions.BadRequest, exceptions.BodyTooLarge):
         send(store, bytes(content[: len(content) - cut]))
     assert not list((store._root / "incoming").iterdir())
+
+
+def test_more_uploads_than_may_come_at_a_time_are_refused(
+    store: file_system.FileSystemStore,
+) -> None:
+    take = forms.Forms(Seen(), store, 1)  # type: ignore[arg-type]
+    content = part("name", "a") + END
+    refused: list[int] = []
+
+    def request(source: Any) -> dict[str, Any]:
+        more = {"CONTENT_TYPE": MULTIPART, "CONTENT_LENGTH": str(len(content))}
+        return environ("POST", FUNCTIONS, **more, **{"wsgi.input": source})
+
+    class Within(io.BytesIO):
+        """While this form comes, another one does."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            with pytest.raises(exceptions.Overloaded) as caught:
+                take(request(io.BytesIO(content)), lambda *_: lambda _data: None)
+            refused.append(caught.value.code)
+            return super().read(size)
+
+    # Whatever becomes of it, its place is the next one's.
+    for sent in (content, b"nonsense", content):
+        with contextlib.suppress(exceptions.BadRequest):
+            take(request(Within(sent)), lambda *_: lambda _data: None)
+    assert set(refused) == {429}
+    take(request(io.BytesIO(content)), lambda *_: lambda _data: None)

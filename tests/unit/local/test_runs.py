@@ -1,8 +1,11 @@
 """Runs of images on this host, with real processes."""
 
+import json
 import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -10,6 +13,7 @@ import pytest
 
 from qinling import exceptions
 from qinling.orchestrator import base
+from qinling.orchestrator.local import runs as module
 from qinling.orchestrator.local.images import Images
 from qinling.orchestrator.local.runs import Runs
 from tests.fixtures.process import find_processes, wait_until
@@ -157,3 +161,71 @@ def test_a_log_has_no_more_than_is_kept(make_runs: Callable[..., Runs]) -> None:
     runs.begin(run)
     assert end_of(runs, run).code == 0
     assert len(runs.log(run.id, 10_000)) == 1000
+
+
+def test_a_run_that_begins_while_it_is_removed_does_not_go_on(
+    make_runs: Callable[..., Runs], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its runner comes to its begin after it was looked for, and before its folder has gone."""
+    gate = tmp_path.with_suffix(".gate")
+    os.mkfifo(gate)
+    waits = ("sh", "-c", f'read word < {gate}; exec "$@"', "sh")
+    monkeypatch.setattr(module, "_RUNNER", (*waits, *module._RUNNER))
+    runs, mark = make_runs(), str(uuid.uuid4())
+    run = spec("sh", "-c", f"sleep 60 # {mark}\n:")
+    runs.begin(run)
+    remove = shutil.rmtree
+
+    def removal(folder: pathlib.Path, **options: bool) -> None:
+        gate.write_text("go\n")
+        wait_until(
+            lambda: find_processes(mark) or not find_processes(run.id), 20, "a begin, or not"
+        )
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", removal)
+    runs.remove(run.id)
+    monkeypatch.undo()
+    assert not find_processes(mark)
+    assert runs.ids() == []
+
+
+def test_a_removal_that_was_cut_off_is_to_be_done_again(
+    make_runs: Callable[..., Runs], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = make_runs()
+    run = spec("true")
+    runs.begin(run)
+    end_of(runs, run)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **_options: None)
+    runs.remove(run.id)
+    monkeypatch.undo()
+    assert runs.ids() == [run.id]
+    make_runs().remove(run.id)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_runs_files_are_removed_by_its_own_user(tmp_path: pathlib.Path) -> None:
+    """Nothing of what it has left there, links least of all, is followed by another's rights."""
+    if os.geteuid() != 0:
+        return  # nobody has one of his own
+    script = 'cd "$TMPDIR"; mkdir a; ln -s /etc a/link; touch a/b; chmod 0 a; echo "$TMPDIR"'
+    said = {
+        "command": ["/bin/sh", "-c", script],
+        "memory": MEMORY,
+        "processes": 100,
+        "lifetime": 60,
+        "log": 1000,
+        "uid_base": UID_BASE,
+        "bound": None,
+    }
+    # An engine needs no right to what is another's.
+    rights = "--bounding-set=-chown,-dac_override,-dac_read_search,-fowner"
+    subprocess.run(
+        ["setpriv", rights, *module._RUNNER, tmp_path],
+        input=json.dumps(said).encode(),
+        check=True,
+        timeout=60,
+    )
+    assert json.loads((tmp_path / "end.json").read_text())["code"] == 0
+    assert not pathlib.Path((tmp_path / "log").read_text().strip()).parent.exists()
