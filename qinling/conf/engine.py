@@ -81,7 +81,9 @@ OPTS = [
         default=200,
         min=1,
         max=2000,
-        help="Asynchronous executions that one engine has under way at a time (threads).",
+        help="Executions that one engine has under way at a time (threads): asynchronous ones and "
+        "those of images. A project has at most three quarters of them, and of several projects "
+        "none more than the others while all ask for more.",
     ),
     cfg.IntOpt(
         "execution_retention",

@@ -83,6 +83,19 @@ _END = (
         owner=None,
     )
 )
+_UNTAKEN = Table.c.status == ExecutionStatus.RUNNING, Table.c.owner.is_(None)
+_NEXT = (
+    sa.select(Table.c.project_id)
+    .where(*_UNTAKEN, Table.c.project_id > sa.bindparam("after"))
+    .order_by(Table.c.project_id)
+    .limit(1)
+)
+_WAITING = (
+    sa.select(Table.c.id)
+    .where(*_UNTAKEN, Table.c.project_id == sa.bindparam("of_project"))
+    .order_by(Table.c.created_at)
+    .limit(sa.bindparam("limit", type_=sa.Integer))
+)
 # Bytes of inputs and results, and rows, that are read at a time; but at least one row.
 _PIECE = 1024**2
 _PIECE_ROWS = 500
@@ -307,15 +320,28 @@ def give_up(connection: sa.Connection, ended: Execution) -> None:
     )
 
 
-def waiting(connection: sa.Connection, *, limit: int) -> Sequence[str]:
-    """Ids of the executions that nobody has taken."""
-    query = (
-        sa.select(Table.c.id)
-        .where(Table.c.status == ExecutionStatus.RUNNING, Table.c.owner.is_(None))
-        .order_by(Table.c.created_at)
-        .limit(limit)
-    )
-    return connection.execute(query).scalars().all()
+def waiting(
+    connection: sa.Connection, *, after: str, projects: int, limit: int
+) -> dict[str, list[str]]:
+    """Ids of the executions that nobody has taken, by project, each one's oldest first.
+
+    Reads of each project no more than it returns, however many wait: one seek in the index finds
+    the next project.
+
+    :param after: the projects are those that come after this one, and then around.
+    :param projects: at most so many. :param limit: executions of each, at most.
+    """
+    found: dict[str, list[str]] = {}
+    for _ in range(projects):
+        project_id = connection.execute(_NEXT, {"after": after}).scalar()
+        if project_id is None and after:
+            project_id = connection.execute(_NEXT, {"after": ""}).scalar()
+        if project_id is None or project_id in found:
+            break
+        of_project = {"of_project": project_id, "limit": limit}
+        found[project_id] = list(connection.execute(_WAITING, of_project).scalars())
+        after = project_id
+    return found
 
 
 def ids_of(connection: sa.Connection, owner: str) -> Sequence[str]:

@@ -247,7 +247,7 @@ class Execution(Owned, Base):
     __table_args__ = (
         sa.Index("ix_executions_created", "project_id", "created_at", "id"),
         sa.Index("ix_executions_function", "function_id", "created_at", "id"),
-        sa.Index("ix_executions_status", "status", "owner"),
+        sa.Index("ix_executions_status", "status", "owner", "project_id", "created_at"),
         # Nothing but its end changes an execution.
         sa.Index("ix_executions_ended", "updated_at"),
         sa.Index("ix_executions_key", "project_id", "idempotency_key", unique=True),

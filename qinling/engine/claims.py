@@ -293,10 +293,9 @@ class Loads:
             # Asked for first, so that it may come while the rest is made ready.
             self._orchestrator.resize(row.runtime_id, row.id, memory=memory)
             boot_id = client.meet()
-            with self._store.open(code.package) as file:
-                package = file.read()
-            self._fit(row, memory)
-            client.load(boot_id, metadata, package, options.import_timeout + _MARGIN)
+            with self._store.open(code.package) as package:
+                self._fit(row, memory)
+                client.load(boot_id, metadata, package, options.import_timeout + _MARGIN)
         return self._db.write(workers.loaded, row.id, boot_id)
 
     def _fit(self, row: workers.Worker, memory: tuple[int, int]) -> None:

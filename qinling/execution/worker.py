@@ -9,12 +9,13 @@ import base64
 import http.client
 import json
 import math
+import os
 import select
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from qinling import exceptions
 from qinling.worker import signing
@@ -30,6 +31,8 @@ _MAX_KEPT = 16 * 1024 * 1024 - 1024
 # Characters of what a worker says about an error, and of a boot id.
 _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
+# Bytes of a package that are read and sent at a time.
+_BLOCK = 256 * 1024
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
 # Connections that are kept open to one worker, and seconds for which each is while nobody uses it:
@@ -95,12 +98,13 @@ class WorkerClient:
         return boot_id
 
     def load(
-        self, boot_id: str, function: Mapping[str, Any], package: bytes, patience: float
+        self, boot_id: str, function: Mapping[str, Any], package: BinaryIO, patience: float
     ) -> None:
         """Give the worker its function, and its key with it. Again is no matter.
 
         :param boot_id: of the server that is to have it.
         :param function: what ``/specialize`` takes, but for the worker's identity and key.
+        :param package: read and sent piece by piece, from its begin: it may be large.
         :raises WorkerGone: it is not the one that was claimed.
         :raises WorkerLost, WorkerBroken: it does not take it.
         """
@@ -111,8 +115,12 @@ class WorkerClient:
             "revision": self._revision,
             "key": self._key.hex(),
         }
+        size = package.seek(0, os.SEEK_END)
+        package.seek(0)
         headers = {
             "Content-Type": "application/zip",
+            # Without it what is read from a file is sent in chunks.
+            "Content-Length": str(size),
             "Qinling-Function": base64.b64encode(json.dumps(metadata).encode()).decode(),
         }
         status, answer = self._exchange("POST", "/specialize", package, headers, patience)
@@ -195,7 +203,9 @@ class WorkerClient:
             if _is_open(connection):
                 return connection
             connection.close()
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
+        connection = http.client.HTTPConnection(
+            self._host, self._port, timeout=_PATIENCE, blocksize=_BLOCK
+        )
         try:
             connection.connect()
         except OSError as error:
@@ -215,16 +225,18 @@ class WorkerClient:
         self,
         method: str,
         path: str,
-        content: bytes,
+        content: bytes | BinaryIO,
         headers: dict[str, str] | None,
         patience: float,
     ) -> tuple[int, dict[str, Any]]:
-        """One request, signed unless it has headers of its own."""
+        """One request, signed unless it has headers of its own, as one whose content is a file."""
         connection = self._connection()
         signed = headers is None
-        sent = (
-            signing.sign_request(self._key, method, path, content) if headers is None else headers
-        )
+        if headers is None:
+            assert isinstance(content, bytes)
+            sent = signing.sign_request(self._key, method, path, content)
+        else:
+            sent = headers
         connection.sock.settimeout(patience)
         try:
             connection.request(method, path, content or None, sent)

@@ -26,10 +26,11 @@ from tests.unit.config import options
 
 _OPEN = 1000
 _WORKERS = 10
-#: The limits of what is carried, so that it all is at the stub.
+#: The limits of what is carried, so that it all is at the stub; one project gets three quarters of
+#: the threads.
 _OPTIONS = f"""
 [engine]
-execution_threads = {_OPEN}
+execution_threads = {2 * _OPEN}
 function_concurrency = {_OPEN // _WORKERS}
 max_workers_per_function = {_WORKERS}
 """

@@ -15,6 +15,7 @@ from qinling.orchestrator.kubernetes import names
 
 PORT = 9090
 CONTAINER = "worker"
+RUN_CONTAINER = "function"
 _PORT_NAME = "http"
 _TMP = "/tmp"  # noqa: S108  # nosec B108  # within a worker, which has it for itself
 # Old templates that a Deployment remembers: none is ever gone back to by name.
@@ -208,7 +209,7 @@ class Templates:
         """
         options = self._options
         container: Manifest = {
-            "name": "function",
+            "name": RUN_CONTAINER,
             "image": spec.image,
             "imagePullPolicy": options.image_pull_policy,
             "resources": {

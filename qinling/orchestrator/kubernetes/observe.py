@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qinling.orchestrator import base
-from qinling.orchestrator.kubernetes import names
+from qinling.orchestrator.kubernetes import manifests, names
 
 Object = Mapping[str, Any]
 
@@ -191,14 +191,18 @@ def _refused(condition: Object) -> str:
     return f"the cluster refuses to create workers: {cause}"
 
 
-def pod(item: Object) -> Pod:
-    """A pod as it came from the API."""
+def pod(item: Object, container: str = manifests.CONTAINER) -> Pod:
+    """A pod as it came from the API.
+
+    :param container: the name of Qinling's own in it; others may have been put beside it.
+    """
     meta, status = item["metadata"], item.get("status") or {}
     conditions = {entry["type"]: entry for entry in status.get("conditions") or []}
     containers = status.get("containerStatuses") or []
     ready = conditions.get("Ready", {}).get("status") == "True"
     ending = "deletionTimestamp" in meta
     trouble, message = (None, "") if ready else _trouble(status, conditions, containers)
+    worker = named(container, containers)
     owned = (meta.get("labels") or {}).get(names.STATE)
     claimed = owned == names.CLAIMED
     return Pod(
@@ -209,20 +213,28 @@ def pod(item: Object) -> Pod:
         template=_template(meta),
         claimed=claimed,
         usable=not ending and (claimed or ready),
-        lost=_lost(meta, status, containers) if claimed else "",
+        lost=_lost(meta, status, worker) if claimed else "",
         trouble=trouble,
         message=message,
-        restarts=_restarts(containers),
+        restarts=_restarts(worker),
         created=meta.get("creationTimestamp") or "",
         ending=ending,
         ready=ready,
-        image=_image(item["spec"]),
+        image=_image(item["spec"], container),
         address=status.get("podIP") or "",
         node=item["spec"].get("nodeName") or "",
-        asked=_limits(item["spec"]["containers"][0]),
-        has=_limits(containers[0]) if containers else {},
+        asked=_limits(named(container, item["spec"]["containers"])),
+        has=_limits(worker),
         obstacle=_obstacle(meta, status, conditions),
     )
+
+
+def named(name: str, containers: Iterable[Object]) -> Object:
+    """A container, or its status, by its name; an empty one where there is none.
+
+    Statuses are sorted by name, whatever the order in the pod.
+    """
+    return next((one for one in containers if one["name"] == name), {})
 
 
 def _limits(container: Object) -> Mapping[str, str]:
@@ -244,27 +256,27 @@ def _obstacle(meta: Object, status: Object, conditions: Mapping[str, Object]) ->
     return ""
 
 
-def _restarts(containers: Sequence[Object]) -> int:
-    return sum(int(entry.get("restartCount") or 0) for entry in containers)
+def _restarts(worker: Object) -> int:
+    return int(worker.get("restartCount") or 0)
 
 
-def _image(spec: Object) -> str:
-    return str(spec["containers"][0]["image"])
+def _image(spec: Object, container: str) -> str:
+    return str(named(container, spec["containers"]).get("image"))
 
 
-def _lost(meta: Object, status: Object, containers: Sequence[Object]) -> str:
+def _lost(meta: Object, status: Object, worker: Object) -> str:
     """Why a claimed worker is not what was claimed any more.
 
     It may serve again: a container that ended is started anew, and is empty.
     """
     if status.get("phase") in _ENDED:
         return _why_ended(status)
-    runs = all("running" in (entry.get("state") or {}) for entry in containers)
+    runs = not worker or "running" in (worker.get("state") or {})
     before = _number(meta.get("annotations") or {}, names.RESTARTS)
-    if runs and _restarts(containers) == before:
+    if runs and _restarts(worker) == before:
         return ""
-    ended = [last for entry in containers if (last := _last_end(entry)) is not None]
-    return _end(ended[0]) if ended else "its container was started anew"
+    ended = _last_end(worker)
+    return "its container was started anew" if ended is None else _end(ended)
 
 
 def _why_ended(status: Object) -> str:
@@ -357,7 +369,7 @@ def claimable(owner: Deployment, pods: Iterable[Pod]) -> list[Pod]:
     While that comes up there are old ones, which serve as well as those that were
     claimed just before. Nodes may be told to pull an image from elsewhere.
     """
-    image = _image(owner.spec["template"]["spec"])
+    image = _image(owner.spec["template"]["spec"], manifests.CONTAINER)
     free = [one for one in pods if one.free and one.usable and one.address]
     return sorted(free, key=lambda one: (one.image != image, one.created, one.name))
 

@@ -334,7 +334,13 @@ class KubernetesOrchestrator:
             if _is_as(item, wanted):
                 return item
             found = observe.deployment(item)
-        return self._client.merge(path, _guarded(manifests.alone(wanted, found.spec), found))
+        try:
+            return self._client.merge(path, _guarded(manifests.alone(wanted, found.spec), found))
+        except exceptions.ClusterRefusal as error:
+            if error.status != _NOT_FOUND:
+                raise
+            # It was there a moment ago: whoever has removed it came first.
+            raise exceptions.ClusterRefusal(str(error), _CONFLICT) from error
 
     def _carried(self, spec: base.PoolSpec, found: Deployment | None) -> dict[str, str]:
         """Annotations of the pool that go on, or change."""

@@ -47,7 +47,8 @@ class Run:
 def read(item: Object) -> Run:
     """A run as it came from the API."""
     meta, status = item["metadata"], item.get("status") or {}
-    [state] = [entry.get("state") or {} for entry in status.get("containerStatuses") or []] or [{}]
+    containers = status.get("containerStatuses") or []
+    state = observe.named(manifests.RUN_CONTAINER, containers).get("state") or {}
     running, terminated = state.get("running") or {}, state.get("terminated") or {}
     failed = status.get("phase") == "Failed"
     reason = str(status.get("reason") or "") if failed else ""
@@ -81,7 +82,7 @@ def read(item: Object) -> Run:
 
 def _obstacle(item: Object) -> str:
     """What keeps a pod from running."""
-    pod = observe.pod(item)
+    pod = observe.pod(item, manifests.RUN_CONTAINER)
     match pod.trouble:
         case observe.Trouble.IMAGE:
             return f"image {pod.image} cannot be pulled: {pod.message}"

@@ -94,6 +94,29 @@ def test_a_key_is_given_once_in_a_project_and_is_free_when_its_execution_is_gone
     accept(db, idempotency_key="a")
 
 
+def test_what_waits_is_told_by_project_each_ones_oldest_first(db: db_api.Database) -> None:
+    waits = {"status": "running", "updated_at": None, "result": None}
+    now = dt.datetime(2026, 6, 1)
+    ids = rows.insert_executions(
+        db,
+        *(
+            waits | {"project_id": project, "created_at": now - dt.timedelta(seconds=age)}
+            for project, age in [("a", 1), ("a", 3), ("a", 2), ("b", 9), ("c", 5), ("c", 7)]
+        ),
+        waits | {"project_id": "d", "owner": "somebody"},
+        {"project_id": "e"},
+    )
+    everything = {"a": [ids[1], ids[2], ids[0]], "b": [ids[3]], "c": [ids[5], ids[4]]}
+
+    def waiting(after: str, projects: int, limit: int) -> list[tuple[str, list[str]]]:
+        query = executions.waiting
+        return list(db.read(query, after=after, projects=projects, limit=limit).items())
+
+    assert waiting("", 10, 10) == list(everything.items())
+    assert waiting("b", 2, 2) == [("c", everything["c"]), ("a", everything["a"][:2])]
+    assert waiting("x", 1, 1) == [("a", everything["a"][:1])]
+
+
 def test_what_ended_is_told_from_what_still_runs(db: db_api.Database) -> None:
     now = dt.datetime(2026, 6, 1)
     old, older, recent = rows.insert_executions(

@@ -1,11 +1,13 @@
 """What an engine does with executions that it finds."""
 
+import threading
 import uuid
 from typing import Any
 
 import pytest
 from oslo_config import cfg
 
+from qinling import context
 from qinling.db import api as db_api
 from qinling.db import executions
 from qinling.engine.executions import Executions
@@ -44,5 +46,58 @@ def test_an_engine_goes_on_with_what_it_took_when_the_database_could_not_answer(
     try:
         done = dispatcher.ran if worker_id is None else dispatcher.recovered
         wait_until(lambda: execution.id in done, 10, "its execution taken up again")
+    finally:
+        engine.stop()
+
+
+class Holding(Noting):
+    """A double of a dispatcher, which notes projects, and holds what it is given until it may end.
+
+    Like the real one it leaves none that could be taken again.
+    """
+
+    def __init__(self, db: db_api.Database) -> None:
+        super().__init__()
+        self._db = db
+        self.let_go = threading.Semaphore(0)
+
+    def run(self, execution: executions.Execution, *_arguments: Any) -> None:
+        self.ran.append(execution.project_id)
+        assert self.let_go.acquire(timeout=30)
+        self._db.write(executions.remove, execution.id)
+
+
+def test_projects_take_turns_however_much_one_of_them_asks_for(
+    conf: cfg.ConfigOpts, db: db_api.Database
+) -> None:
+    conf.set_override("execution_threads", 8, "engine")
+    function = rows.insert_function(db, runtime_id=rows.insert_one(db).id)
+
+    def ask(project_id: str, number: int) -> list[str]:
+        waits = {"status": "running", "updated_at": None, "result": None}
+        values = waits | {"project_id": project_id, "function_id": function.id}
+        return rows.insert_executions(db, *[values] * number)
+
+    dispatcher = Holding(db)
+    engine = Executions(conf, db, dispatcher, None, OWNER)  # type: ignore[arg-type]
+    for execution_id in ask("greedy", 40):
+        engine.execute(execution_id, context.RequestContext(project_id="greedy"))
+    engine.start()
+    try:
+        # Told of, or found by a scan.
+        [told] = ask("modest", 1)
+        engine.execute(told, context.RequestContext(project_id="modest"))
+        ask("other", 1)
+        wait_until(lambda: "other" in dispatcher.ran, 10, "another's execution begun")
+        assert sorted(dispatcher.ran) == ["greedy"] * 6 + ["modest", "other"]
+        # Whatever becomes free goes to whoever has the least.
+        ask("modest", 9)
+        for _ in range(8):
+            dispatcher.let_go.release()
+        wait_until(lambda: len(dispatcher.ran) >= 15, 10, "threads given to others")
+        assert dispatcher.ran[8:].count("modest") >= 3
+        for _ in range(60):
+            dispatcher.let_go.release()
+        wait_until(lambda: len(dispatcher.ran) == 51, 20, "the end of all")
     finally:
         engine.stop()

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import threading
 import time
@@ -137,6 +138,20 @@ def test_a_worker_without_a_usable_boot_id_gets_no_function(
     )
     with pytest.raises(exceptions.WorkerBroken, match="boot_id"):
         client.meet()
+
+
+def test_a_package_is_sent_without_being_held_in_memory(answer: Answer) -> None:
+    class Package(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert 0 < size <= 1024**2
+            return super().read(size)
+
+    # It answers when it has got as much as it was told.
+    package = Package(b"x" * 10_000_000)
+    package.seek(17)
+    answer(b"{}").load("boot", {}, package, 5)
+    assert package.tell() == 10_000_000
 
 
 def test_a_connection_that_was_idle_for_long_is_not_used_again(

@@ -48,7 +48,7 @@ class Api:
 
     def resize(self, path: str, container: str, resources: Object) -> Object:
         name = self._note("resize", path, resources)
-        assert container == self.pods[name]["spec"]["containers"][0]["name"]
+        assert container == "worker"
         return sized(self.pods[name], resources["limits"], version=70)
 
     def delete(self, path: str, options: Object) -> None:
@@ -159,6 +159,32 @@ def test_a_worker_is_resized_by_one_request_and_fits_when_its_pod_says_so(
     seen(sized(one, WANTED["limits"], {"cpu": "1", **WANTED["limits"]}))
     assert claims.resize(POOL, "uid-of-one", WANTED)
     assert api.calls == [("resize", "one")]
+
+
+def beside(item: Object, **status: Any) -> Object:
+    """A pod into which a webhook has put a container that comes before the worker's."""
+    changed: Object = copy.deepcopy(item)
+    sidecar = {"name": "a-sidecar", "image": "theirs", "resources": {"limits": {"memory": "1Gi"}}}
+    changed["spec"]["containers"].insert(0, sidecar)
+    changed["status"]["containerStatuses"].insert(0, sidecar | {"state": {"running": {}}} | status)
+    return changed
+
+
+def test_what_was_put_beside_a_worker_is_not_taken_for_it(
+    make: Callable[..., Claims], api: Api, seen: Callable[..., Seen[observe.Pod]]
+) -> None:
+    old = free("a-old")
+    old["spec"] = {"containers": [{"name": "worker", "image": "older"}]}
+    one = claimed("one")
+    claims = make(beside(one), beside(old), beside(free("new")))
+    # Its end and its restarts are not the worker's.
+    seen(beside(one, restartCount=1, state=ENDED))
+    assert claims.claimed(POOL) == {"uid-of-one": True}
+    assert not claims.resize(POOL, "uid-of-one", WANTED)
+    seen(beside(sized(one, WANTED["limits"], WANTED["limits"])))
+    assert claims.resize(POOL, "uid-of-one", WANTED)
+    assert claims.claim(POOL) is not None
+    assert api.calls == [("resize", "one"), ("merge", "new")]
 
 
 @pytest.mark.parametrize("status", [403, 404, 422])

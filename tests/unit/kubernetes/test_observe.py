@@ -181,7 +181,7 @@ PODS: dict[str, tuple[Object, str]] = {
         "image python3 cannot be pulled: couldn't parse image name",
     ),
     "it exits": (
-        {"containerStatuses": [{"state": ENDED, "restartCount": 0}]},
+        {"containerStatuses": [{"name": "worker", "state": ENDED, "restartCount": 0}]},
         "the worker of image python3 does not stay up: it exited with code 3",
     ),
     "it exits again and again": (
@@ -196,13 +196,14 @@ PODS: dict[str, tuple[Object, str]] = {
         {
             "containerStatuses": [
                 {
+                    "name": "worker",
                     "state": {
                         "terminated": {
                             "exitCode": 128,
                             "reason": "StartError",
                             "message": "exec: no such file",
                         }
-                    }
+                    },
                 }
             ]
         },
@@ -252,7 +253,9 @@ def test_a_pod_that_came_up_after_all_is_no_trouble_any_more(
 ) -> None:
     status = {
         "conditions": [{"type": "Ready", "status": "True"}],
-        "containerStatuses": [{"state": {"running": {}}, "lastState": ENDED, "restartCount": 2}],
+        "containerStatuses": [
+            {"name": "worker", "state": {"running": {}}, "lastState": ENDED, "restartCount": 2}
+        ],
     }
     assert state(conf, deployment(templates, counts=HALF), pod(**status)).reason is None
 

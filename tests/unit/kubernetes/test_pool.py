@@ -255,6 +255,19 @@ def test_what_is_refused_for_another_reason_is_told_with_it(
     assert "the second" in (driver.apply(replace(SPEC, size=3)).reason or "")
 
 
+def test_what_is_removed_between_two_writes_is_no_refusal(
+    make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
+) -> None:
+    driver = make(deployment(templates))
+    api.errors["apply"] = [exceptions.ClusterRefusal("x is invalid: a union", 422)]
+    api.errors["merge"] = [exceptions.ClusterRefusal("not found", 404)]
+    with pytest.raises(exceptions.PoolBusy):
+        driver.apply(replace(SPEC, size=3))
+    assert driver.apply(replace(SPEC, size=3)).reason is None
+    # Seen to be gone, it is made anew.
+    assert api.bodies[-1]["metadata"].get("uid") is None
+
+
 def test_a_webhook_that_changes_every_deployment_is_not_fought(
     make: Callable[..., KubernetesOrchestrator], api: Api, templates: Templates
 ) -> None:

@@ -4,14 +4,20 @@ import pytest
 
 from qinling.orchestrator.kubernetes.runs import read
 
+#: What a webhook has put into the pod: statuses are sorted by name.
+INJECTED = {"name": "a-sidecar", "state": {"running": {}}}
 TOO_LONG = "Pod was active on the node longer than the specified deadline"
 
 
 def pod(phase: str, state: dict[str, object], **status: str) -> dict[str, object]:
     return {
         "metadata": {"name": "e", "uid": "u", "resourceVersion": "1"},
-        "spec": {"containers": [{"image": "some/image"}]},
-        "status": {"phase": phase, "containerStatuses": [{"state": state}], **status},
+        "spec": {"containers": [{"name": "function", "image": "some/image"}]},
+        "status": {
+            "phase": phase,
+            "containerStatuses": [INJECTED, {"name": "function", "state": state}],
+            **status,
+        },
     }
 
 
