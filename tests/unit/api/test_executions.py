@@ -66,8 +66,7 @@ def test_the_first_answer_is_given_again_when_the_execution_has_ended_and_its_fu
     api: Api, db: db_api.Database, body: dict[str, Any]
 ) -> None:
     first = shown(api.ask("POST", EXECUTIONS, body, **KEY))
-    [row] = db.read(executions.waiting, limit=2)
-    execution = db.write(executions.take, row, "owner")
+    execution = db.write(executions.take, first["id"], "owner")
     assert execution is not None
     assert db.write(executions.end, execution, "printed")
     assert api.ask("DELETE", f"/v1/functions/{body['function_id']}").code == 204

@@ -76,7 +76,8 @@ def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_chan
     read = rows.insert_function(db)
     assert db.write(functions.update, read, {"cpu": 200})
     accepted = dispatcher.accept(rows.asked(read), read)
-    assert db.read(executions.waiting, limit=1) == [accepted.id]
+    waiting = db.read(executions.waiting, after="", projects=2, limit=2)
+    assert waiting == {accepted.project_id: [accepted.id]}
 
 
 def test_an_execution_whose_acceptance_was_not_answered_ends(
