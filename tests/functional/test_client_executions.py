@@ -119,10 +119,11 @@ def _executions(walk: Walk, function_id: str) -> str:
         "greeting Ada",
         f"Finished execution: {made['id']}",
     ]
-    rows = walk.json("function execution list", "--filter", f"function_id={function_id}")
+    mine = "--filter", f"function_id={function_id}"
+    rows = walk.json("function execution list", *mine)
     assert [row["Id"] for row in rows] == [made["id"], begun["id"]]
     assert {name.lower() for name in rows[0]} == COLUMNS
-    assert walk.json("function execution list", "--filter", "status=neq:success") == []
+    assert walk.json("function execution list", *mine, "--filter", "status=neq:success") == []
     missing = "11111111-1111-4111-8111-111111111111"
     walk.fails("(HTTP 404)", "function execution create", "--function", missing)
     return str(made["id"])

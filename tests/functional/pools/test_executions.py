@@ -222,13 +222,11 @@ def test_two_engines_claim_no_worker_twice_and_none_too_many(
             return [worker for function_id in made for worker in client.workers(function_id)]
 
         # More than the pool has at a time, so that both wait for what it refills.
-        wait_until(lambda: len(workers()) == 6, 60, "as many workers as are wanted")
-        wait_until(
-            lambda: claimed(site, runtime_id).keys() - before == set(workers()),
-            30,
-            "no worker of nobody's",
-        )
-        assert len(set(workers())) == 6
+        def settled() -> bool:
+            there = workers()
+            return len(there) == 6 and claimed(site, runtime_id).keys() - before == set(there)
+
+        wait_until(settled, 60, "as many workers as are wanted, and none of nobody's")
         assert {output(client.execute(function_id)) for function_id in made} == {"hello world"}
 
 

@@ -176,7 +176,9 @@ def test_a_cluster_that_is_away_is_told_and_all_goes_on_when_it_is_back(
     site.wait_whole(stays["id"], timeout=60)
     site.client.wait_gone(gone["id"], timeout=60)
     wait_until(lambda: site.client.show(new["id"])["status_reason"] is None, 60, "the reason gone")
-    log = (site.deployment.root / "standalone.log").read_text()
+    file = site.deployment.root / "standalone.log"
+    wait_until(lambda: "The cluster is followed again" in file.read_text(), 60, "that it is told")
+    log = file.read_text()
     told = [line for line in log.splitlines() if " WARNING " in line or " ERROR " in line]
     # Once, and not for each pool.
     assert sum("The cluster does not answer" in line for line in told) == 1

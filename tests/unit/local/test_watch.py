@@ -153,7 +153,7 @@ def test_a_worker_that_hangs_is_killed_and_the_log_names_its_pool(
         os.kill(started.entry.pid, signal.SIGSTOP)
         end = end_of(watch, started.entry)
     assert end == End("the worker was not well 3 times in a row (it did not answer)", came_up=True)
-    [line] = caplog.messages
+    [line] = [record.getMessage() for record in caplog.records if record.name == module.__name__]
     assert line.startswith(f"Worker {started.entry.id} of pool {POOL} was not well 3 times")
 
 
