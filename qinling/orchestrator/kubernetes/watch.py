@@ -71,6 +71,8 @@ class Watcher:
         self._trouble: exceptions.OrchestratorError | None
         self._trouble = exceptions.PoolBusy(f"{path} has not been listed yet")
         self._failures = 0
+        # Whether the last watch, or list, came to no good end.
+        self._cut = False
         # Seconds for which the server wants to be left alone, or has nothing for Qinling.
         self._asked_for = 0.0
         self._stopping = threading.Event()
@@ -99,6 +101,7 @@ class Watcher:
             trouble = self._step()
             if trouble is None or self._stopping.is_set():
                 continue
+            self._cut = True
             # A watch that is cut once, or forgotten, is no trouble yet.
             if self._failures or self._trouble is not None:
                 self._trouble = exceptions.ClusterAway(trouble)
@@ -170,6 +173,10 @@ class Watcher:
             if self._trouble is not None:
                 self._trouble = None
                 self._synced()
+            elif self._cut:
+                # It was away too shortly for a trouble here, but others may have met it.
+                self._client.well()
+            self._cut = False
             try:
                 brought = False
                 for event in watch:
