@@ -4,9 +4,10 @@ The main thread waits for a signal and everything else runs in threads. Nothing
 forks, so what a program starts it also stops.
 """
 
+import contextlib
 import signal
+import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -28,34 +29,46 @@ class Process:
     """What runs in this process, until a signal or a fault ends it."""
 
     def __init__(self) -> None:
-        self._end = threading.Event()
+        self._ending = False
         self._fault: exceptions.StartupError | None = None
+        # The kernel may hand a signal to any thread, and Python calls its handler when the main
+        # thread happens to wake: it waits for what Python writes here when a signal has come.
+        self._woken, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
 
     def fail(self, fault: exceptions.StartupError) -> None:
         """End because a part cannot go on. Safe from any thread."""
         self._fault = fault
-        self._end.set()
+        self._end()
+        # Where there is no room, there is a word already.
+        with contextlib.suppress(BlockingIOError):
+            self._wake.send(b".")
+
+    def _end(self, *_signal: object) -> None:
+        self._ending = True
 
     def run(self, parts: Sequence[Part], ready: Callable[[], None]) -> int:
         """Start parts in order, tell that they are ready, stop them in reverse.
 
         :returns: the exit code: 0 after SIGTERM or SIGINT, 1 when a part cannot start or go on.
         """
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._end.set())
+            signal.signal(number, self._end)
         started: list[Part] = []
         try:
             for part in parts:
-                if self._end.is_set():
+                if self._ending:
                     break
                 part.start()
                 started.append(part)
         except exceptions.StartupError as error:
             self.fail(error)
-        if not self._end.is_set():
+        if not self._ending:
             ready()
             _notify_systemd()
-            self._end.wait()
+        while not self._ending:
+            self._woken.recv(1)
         LOG.info("Stopping.")
         for part in reversed(started):
             part.stop()
