@@ -291,6 +291,13 @@ def end(connection: sa.Connection, ended: Execution, log: str) -> bool:
     return bool(result.rowcount)
 
 
+def delete(connection: sa.Connection, execution_id: str) -> Execution | None:
+    """Remove one; returns it as it went, so that whoever was about to get it is known."""
+    row = connection.execute(_FIND.with_for_update(), {"execution_id": execution_id}).one_or_none()
+    remove(connection, execution_id)
+    return None if row is None else _execution(row)
+
+
 def remove(connection: sa.Connection, *execution_ids: str) -> None:
     connection.execute(sa.delete(_Logs).where(_Logs.c.execution_id.in_(execution_ids)))
     connection.execute(sa.delete(Table).where(Table.c.id.in_(execution_ids)))

@@ -36,6 +36,9 @@ class Engine:
     def execute(self, _asked_by: object, execution_id: str) -> None:
         self.told.append(("execute", execution_id))
 
+    def delete_execution(self, _context: object, execution_id: str) -> None:
+        self.told.append(("delete execution", execution_id))
+
 
 class Api:
     """The application, asked as a server asks it.

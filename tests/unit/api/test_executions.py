@@ -1,4 +1,4 @@
-"""Executions through the whole application: keys of requests, and lists of what is large."""
+"""Executions through the whole application: keys of requests, deletes, lists of what is large."""
 
 import json
 import tracemalloc
@@ -145,6 +145,26 @@ def test_of_requests_at_once_with_one_key_one_is_done(api: Api, body: dict[str, 
         ids = {shown(call.result())["id"] for call in calls}
     assert len(ids) == 1
     assert api.engine.told == [("execute", *ids)]
+
+
+# Deletes
+
+
+def test_whoever_got_an_execution_while_it_was_being_deleted_is_told(
+    api: Api, db: db_api.Database, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = shown(api.ask("POST", EXECUTIONS, body))
+
+    def overtaken(connection: sa.Connection, execution_id: str) -> executions.Execution:
+        read = get(connection, execution_id)
+        begun = executions.Table.update().values(owner="engine", worker_id=execution_id)
+        db.write(lambda connection: connection.execute(begun))
+        return read
+
+    get = executions.get
+    monkeypatch.setattr(executions, "get", overtaken)
+    assert api.ask("DELETE", f"{EXECUTIONS}/{execution['id']}").code == 204
+    assert api.engine.told[-1] == ("delete execution", execution["id"])
 
 
 # Lists

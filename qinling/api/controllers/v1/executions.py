@@ -136,12 +136,13 @@ class ExecutionsController(routing.Resource):
         caller = caller_of(pecan.request)
         execution = self._visible(caller, execution_id)
         caller.can(policies.DELETE, {"project_id": execution.project_id})
-        self._db.write(executions.remove, execution.id)
-        if execution.status is ExecutionStatus.RUNNING:
-            if execution.worker_id == execution.id:
-                self._engine.delete_execution(caller, execution.id)
+        # It may have been sent to a worker since it was read.
+        deleted = self._db.write(executions.delete, execution.id)
+        if deleted is not None and deleted.status is ExecutionStatus.RUNNING:
+            if deleted.worker_id == deleted.id:
+                self._engine.delete_execution(caller, deleted.id)
             else:
-                self._dispatcher.cancel(execution)
+                self._dispatcher.cancel(deleted)
 
     def _function(
         self, caller: context.RequestContext, values: dict[str, Any]
