@@ -45,7 +45,8 @@ def test_of_two_that_want_the_first_worker_at_once_neither_is_refused(
         )
         asker = threading.Thread(target=db.write, args=(demands.raise_to, FUNCTION, 0, 2))
         asker.start()
-        wait_until(lambda: mariadb.execute(waits) == [(1,)], 20, "the insert that waits")
+        # The server looks anew when nobody has asked for a tenth of a second, and not before.
+        wait_until(lambda: mariadb.execute(waits) == [(1,)], 20, "the insert that waits", pause=0.2)
         insert(other, FUNCTION)
     asker.join(20)
     with db.engine().connect() as connection:
