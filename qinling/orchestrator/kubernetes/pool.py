@@ -8,7 +8,6 @@ should be costs no request.
 
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -22,10 +21,12 @@ from qinling.orchestrator import base
 from qinling.orchestrator.kubernetes import check, manifests, names, observe
 from qinling.orchestrator.kubernetes.claims import Claims
 from qinling.orchestrator.kubernetes.client import Client
+from qinling.orchestrator.kubernetes.following import Following
 from qinling.orchestrator.kubernetes.hints import Hints
 from qinling.orchestrator.kubernetes.manifests import Manifest
 from qinling.orchestrator.kubernetes.nodes import Nodes
 from qinling.orchestrator.kubernetes.observe import Deployment
+from qinling.orchestrator.kubernetes.policy import Policy
 from qinling.orchestrator.kubernetes.runs import Runs
 from qinling.orchestrator.kubernetes.seen import Seen
 from qinling.orchestrator.kubernetes.wake import Waker
@@ -84,24 +85,18 @@ class KubernetesOrchestrator:
         self._deployments_path = f"/apis/apps/v1/namespaces/{options.namespace}/deployments"
         self._sets_path = f"/apis/apps/v1/namespaces/{options.namespace}/replicasets"
         self._pods_path = f"/api/v1/namespaces/{options.namespace}/pods"
-        self._policy_path = (
-            f"/apis/networking.k8s.io/v1/namespaces/{options.namespace}"
-            f"/networkpolicies/{names.POLICY}"
+        self._policy = Policy(
+            self._client, options.namespace, self._templates.network_policy(), self._relist
         )
         self._hints = Hints(self._client, options.namespace)
-        self._guarding = threading.Lock()
-        self._guarded_until = float("-inf")
         self._applied: dict[str, _Applied] = {}
         self._refused: dict[str, _Refused] = {}
         # Of pools that are not whole: how a worker ended that nobody was to end, and its template.
         self._lost: dict[str, tuple[observe.Template, str]] = {}
-        # Pools that were asked for while the cluster was away.
-        self._waiting: set[str] = set()
-        self._waiting_lock = threading.Lock()
 
     def start(self, notify: base.Notify) -> None:
         self._notify = notify
-        self._followed_since = time.time()
+        self._following = Following(notify, self._back)
         self._waker = Waker(notify)
         self._deployments: Seen[Deployment] = Seen(observe.deployment, notify)
         self._pods: Seen[observe.Pod] = Seen(observe.pod, notify)
@@ -109,28 +104,27 @@ class KubernetesOrchestrator:
         self._claims = Claims(
             self._client, self._pods_path, self._pods, self._find, self._nodes.is_cordoned
         )
-        self._watchers = [
-            Watcher(self._client, path, seen, self._synced, self._relist)
-            for path, seen in (
-                (self._deployments_path, self._deployments),
-                (self._pods_path, self._pods),
-            )
-        ]
-        self.runs = Runs(self._client, self._pods_path, self._templates, self._guard, self._relist)
-        for watcher in self._watchers:
-            watcher.start()
+        self.runs = Runs(
+            self._client, self._pods_path, self._templates, self._policy.keep, self._relist
+        )
+        self._following.start(
+            self._watcher(self._deployments_path, self._deployments),
+            self._watcher(self._pods_path, self._pods),
+        )
         self.runs.start()
         self._nodes.start()
 
     def stop(self) -> None:
         self._nodes.stop(_STOP_TIMEOUT)
         self.runs.stop(_STOP_TIMEOUT)
-        for watcher in self._watchers:
-            watcher.stop(_STOP_TIMEOUT)
+        self._following.stop(_STOP_TIMEOUT)
+
+    def _watcher(self, path: str, seen: Seen[Any]) -> Watcher:
+        return Watcher(self._client, path, seen, self._following.synced, self._relist)
 
     def check(self) -> list[str]:
-        policy = self._policy_path, self._templates.network_policy()
-        return list(check.problems(self._client, self._namespace, *policy))
+        policy = self._policy
+        return list(check.problems(self._client, self._namespace, policy.path, policy.content))
 
     def apply(self, spec: base.PoolSpec) -> base.PoolState:
         if not (spec.trusted or self._untrusted):
@@ -141,7 +135,7 @@ class KubernetesOrchestrator:
                 "untrusted_runtime_class to isolate its workers",
                 failed=True,
             )
-        self._check_followed(spec.id)
+        self._following.check(spec.id)
         found = self._find(spec.id)
         _check_revision(spec.id, found, spec.revision)
         if found is None or not found.ending:
@@ -163,7 +157,7 @@ class KubernetesOrchestrator:
         return replace(state, retry_in=self._waker.look(spec.id, cause))
 
     def remove(self, pool_id: str, revision: int | None) -> bool:
-        self._check_followed(pool_id)
+        self._following.check(pool_id)
         try:
             return self._remove(pool_id, revision)
         except exceptions.ClusterRefusal as error:
@@ -184,11 +178,11 @@ class KubernetesOrchestrator:
         return False if there else self._remove_left(pool_id)
 
     def claim(self, pool_id: str) -> base.Worker | None:
-        self._check_followed(pool_id)
+        self._following.check(pool_id)
         return self._claims.claim(pool_id)
 
     def claimed(self, pool_id: str, known: Collection[str] = ()) -> dict[str, bool]:
-        self._check_followed(pool_id)
+        self._following.check(pool_id)
         return self._claims.claimed(pool_id, known)
 
     def resize(
@@ -199,16 +193,16 @@ class KubernetesOrchestrator:
         memory: tuple[int, int] | None = None,
         cpu: int | None = None,
     ) -> bool:
-        self._check_followed(pool_id)
+        self._following.check(pool_id)
         wanted = self._templates.resized(memory, cpu)
         return self._claims.resize(pool_id, worker_id, wanted)
 
     def release(self, pool_id: str, worker_id: str) -> bool:
-        self._check_followed(pool_id)
+        self._following.check(pool_id)
         return self._claims.release(pool_id, worker_id)
 
     def pools(self) -> list[str]:
-        self._check_followed(None)
+        self._following.check(None)
         asked = {*self._applied, *self._refused}
         there = {*self._deployments.pools(), *self._pods.pools()}
         for pool_id in asked - there:
@@ -252,44 +246,21 @@ class KubernetesOrchestrator:
                 f"Pool {pool_id} has been changed meanwhile: {error}"
             ) from error
 
-    def _check_followed(self, pool_id: str | None) -> None:
-        """:raises ClusterAway: what has been seen may be old."""
-        # Before the look at the watches, so that their next word reaches whoever is refused here.
-        self._note(pool_id, waits=True)
-        for watcher in self._watchers:
-            trouble = watcher.trouble
-            if trouble is not None:
-                # Another one for each thread: what is raised keeps the way that it took.
-                raise type(trouble)(str(trouble))
-        self._note(pool_id, waits=False)
-
-    def _note(self, pool_id: str | None, waits: bool) -> None:
-        if pool_id is not None:
-            with self._waiting_lock:
-                (self._waiting.add if waits else self._waiting.discard)(pool_id)
-
     def _node_changed(self, name: str) -> None:
         for pool_id in self._pods.pools():
             if any(pod.claimed and pod.node == name for pod in self._pods.of(pool_id)):
                 self._notify(pool_id)
 
-    def _synced(self) -> None:
-        if any(watcher.trouble is not None for watcher in self._watchers):
-            return
+    def _back(self) -> None:
         self._client.well()
-        self._guarded_until = float("-inf")
-        self._followed_since = time.time()
-        with self._waiting_lock:
-            waiting, self._waiting = self._waiting, set()
-        for pool_id in waiting:
-            self._notify(pool_id)
+        self._policy.doubt()
 
     def _settle(self, spec: base.PoolSpec, found: Deployment | None) -> _Refused | None:
         """Apply the spec where it is not there yet; the refusal, if the cluster refuses it."""
         digest = _digest(self._templates.deployment(spec, {}))
         wanted = self._templates.deployment(spec, self._carried(spec, found))
         there = found is not None and self._is_there(spec, found, wanted, digest)
-        if there and self._is_guarded():
+        if there and self._policy.is_kept():
             return None
         refused = self._refused.get(spec.id)
         if refused is not None and refused.digest != digest:
@@ -297,7 +268,7 @@ class KubernetesOrchestrator:
         if refused is not None and time.monotonic() < refused.until:
             return refused
         try:
-            self._guard()
+            self._policy.keep()
             item = None if there else self._write(spec.id, wanted, found)
         except exceptions.ClusterRefusal as error:
             self._look_if_overtaken(spec.id, error)
@@ -374,7 +345,7 @@ class KubernetesOrchestrator:
         """
         if found is None or not found.since:
             return False
-        theirs = max(found.since + self._deadline, self._followed_since)
+        theirs = max(found.since + self._deadline, self._following.since)
         return time.time() >= theirs + self._deadline
 
     def _is_there(
@@ -402,21 +373,6 @@ class KubernetesOrchestrator:
         )
         self._applied[spec.id] = there
         return True
-
-    def _is_guarded(self) -> bool:
-        return time.monotonic() < self._guarded_until
-
-    def _guard(self) -> None:
-        """No worker before there is the policy that nobody but the control plane gets to it.
-
-        Nobody watches the policy: it is applied again for what somebody may have
-        done to it. After half of the slow resync's interval, so that of the looks
-        at a pool in two rounds one at least finds it due.
-        """
-        with self._guarding:
-            if not self._is_guarded():
-                self._client.apply(self._policy_path, self._templates.network_policy())
-                self._guarded_until = time.monotonic() + self._relist / 2
 
     def _remove_left(self, pool_id: str) -> bool:
         """Remove what has lost its Deployment, as by ``kubectl delete --cascade=orphan``."""

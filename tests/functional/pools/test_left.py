@@ -28,7 +28,8 @@ def driver(namespace: tuple[str, str]) -> Iterator[KubernetesOrchestrator]:
         conf.set_override(name, value, group="kubernetes")
     found = KubernetesOrchestrator(conf)
     found.start(lambda _: None)
-    wait_until(lambda: all(one.trouble is None for one in found._watchers), 30, "the watches")
+    watchers = found._following._watchers
+    wait_until(lambda: all(one.trouble is None for one in watchers), 30, "the watches")
     yield found
     found.stop()
 

@@ -127,8 +127,9 @@ def make(
         driver = KubernetesOrchestrator(conf)
         driver._client = api  # type: ignore[assignment]
         driver._hints._client = api  # type: ignore[assignment]
+        driver._policy._client = api  # type: ignore[assignment]
         driver.start(told.append)
-        driver._guarded_until = float("inf")
+        driver._policy._until = float("inf")
         for item in seen:
             kind = driver._deployments if "template" in item["spec"] else driver._pods
             kind.put(item)  # type: ignore[attr-defined]
@@ -155,7 +156,7 @@ def test_a_pool_that_is_not_there_is_created_where_nothing_is(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
     driver = make()
-    driver._guarded_until = float("-inf")
+    driver._policy.doubt()
     state = driver.apply(SPEC)
     assert api.calls == [("apply", OF_POLICY), ("apply", OF_POOL)]
     # No object has this version: had somebody made one meanwhile, it would be a conflict.
@@ -395,7 +396,7 @@ def test_a_policy_that_was_changed_is_applied_though_every_pool_is_whole(
     now: list[float],
 ) -> None:
     driver = make(deployment(templates))
-    driver._guarded_until = float("-inf")
+    driver._policy.doubt()
     for _ in range(3):
         assert driver.apply(SPEC).ready
     assert api.calls == [("apply", OF_POLICY)]
@@ -410,7 +411,7 @@ def test_no_worker_is_started_before_the_policy_stands(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
     driver = make()
-    driver._guarded_until = float("-inf")
+    driver._policy.doubt()
     api.errors["apply"] = [exceptions.ClusterRefusal("cannot patch networkpolicies", 403)]
     state = driver.apply(SPEC)
     assert not state.ready
@@ -431,7 +432,7 @@ def test_while_the_cluster_is_away_nothing_is_sent_and_then_all_that_waited_is_t
     make: Callable[..., KubernetesOrchestrator], api: Api, told: list[str]
 ) -> None:
     driver = make()
-    driver._watchers[0].trouble = exceptions.ClusterAway("the cluster does not answer")  # type: ignore[misc]
+    driver._following._watchers[0].trouble = exceptions.ClusterAway("the cluster does not answer")  # type: ignore[misc]
     for call in (
         lambda: driver.apply(SPEC),
         lambda: driver.remove(POOL, 5),
@@ -440,10 +441,10 @@ def test_while_the_cluster_is_away_nothing_is_sent_and_then_all_that_waited_is_t
         with pytest.raises(exceptions.ClusterAway, match="does not answer"):
             call()
     assert api.calls == []
-    driver._synced()
+    driver._following.synced()
     assert told == []
-    driver._watchers[0].trouble = None  # type: ignore[misc]
-    driver._synced()
+    driver._following._watchers[0].trouble = None  # type: ignore[misc]
+    driver._following.synced()
     assert told == [POOL]
 
 
@@ -570,7 +571,7 @@ def test_a_pool_of_which_kubernetes_tells_nothing_is_overdue_some_time(
     assert not driver.apply(SPEC).failed
     if away:
         # It gets time to tell what came of it meanwhile.
-        driver._synced()
+        driver._following.synced()
         clock[0] += deadline - 1
         assert not driver.apply(SPEC).failed
     clock[0] += 1
