@@ -343,9 +343,11 @@ class Connection(cheroot_server.HTTPConnection):
         # An error let out of here would end the whole server.
         # Without a place it may lose its answer, which is better than that others get none.
         if self.unread and self.server.lingering.acquire(blocking=False):
-            with contextlib.suppress(OSError):
-                self._linger()
-            self.server.lingering.release()
+            try:
+                with contextlib.suppress(OSError):
+                    self._linger()
+            finally:
+                self.server.lingering.release()
         with contextlib.suppress(OSError):
             super().close()
 
