@@ -76,6 +76,9 @@ def _raise(connection: sa.Connection, function_id: str, version: int, wanted: in
 def change(connection: sa.Connection, function_id: str, version: int, more: int, most: int) -> bool:
     """Want ``more`` workers than now, or fewer, but not fewer than one; False above ``most``."""
     key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
+    if more > 0:
+        # A row to lock: of several first ones each counts from what the one before it wants.
+        raise_to(connection, function_id, version, 0)
     wanted = (
         connection.execute(sa.select(Table.c.wanted).where(key).with_for_update()).scalar() or 0
     )
