@@ -33,9 +33,11 @@ LOG = log.getLogger(__name__)
 
 _FAILED = "Function execution failed."
 _CANCELLED = "Function execution was cancelled."
-# Seconds between two questions to a worker whose answer was lost, and beyond the
-# function's timeout until it is given up.
+# Seconds between two questions to a worker whose answer was lost, at first and at most, and beyond
+# the function's timeout until it is given up.
 _ASK_AGAIN = 0.2
+_ASK_AT_MOST = 1.0
+_SLOWER = 1.2
 _PATIENCE = 15.0
 # Times that an execution is accepted anew because its function has changed.
 _ATTEMPTS = 10
@@ -276,7 +278,7 @@ class Dispatcher:
 
     def _ask(self, client: WorkerClient, execution_id: str, timeout: float) -> Outcome | None:
         """The result of what was sent; None when nobody will ever know."""
-        deadline = time.monotonic() + timeout + _PATIENCE
+        deadline, pause = time.monotonic() + timeout + _PATIENCE, _ASK_AGAIN
         while time.monotonic() < deadline:
             try:
                 outcome = client.result(execution_id)
@@ -286,7 +288,8 @@ class Dispatcher:
                 outcome = None
             if outcome is not None:
                 return outcome
-            time.sleep(_ASK_AGAIN)
+            time.sleep(pause)
+            pause = min(pause * _SLOWER, _ASK_AT_MOST)
         return None
 
     def _record(self, execution: executions.Execution, outcome: Outcome) -> executions.Execution:
