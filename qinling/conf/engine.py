@@ -92,6 +92,6 @@ OPTS = [
         min=0,
         max=315360000,
         help="How long an execution and its log are kept from its end on (seconds); 0 keeps them "
-        "for ever. A function whose last execution is gone counts as one that was not run since.",
+        "for ever.",
     ),
 ]

@@ -215,6 +215,7 @@ class Dispatcher:
                     function = self._db.read(functions.get, function.id)
                     client = None
                     continue
+            self._note_use(execution, line)
             outcome = self._try(execution, line, client, function.timeout, asked_by)
             if outcome is not None:
                 return outcome
@@ -238,6 +239,17 @@ class Dispatcher:
         if not noted:
             line.is_gone(client)
         return noted
+
+    def _note_use(self, execution: executions.Execution, line: Line) -> None:
+        """Have the workers kept; now and then, as a write for each execution would be dear."""
+        now = time.monotonic()
+        if now - line.noted < demands.NOTED_EVERY:
+            return
+        line.noted = now
+        # Missed once is no matter: they are kept for longer than the longest execution takes.
+        with contextlib.suppress(exceptions.DatabaseUnavailable):
+            key = execution.function_id, execution.function_version
+            self._db.write(demands.note_use, *key)
 
     def _try(
         self,
@@ -386,9 +398,11 @@ class Dispatcher:
 
         def want(number: int) -> None:
             self._db.write(demands.raise_to, code.function_id, code.version, number)
+            line.noted = time.monotonic()
             self._engine.update_function(asked_by, code.function_id)
 
-        return Line(self._concurrency, self._most, look, want)
+        line = Line(self._concurrency, self._most, look, want)
+        return line
 
     def _drop_idle(self) -> None:
         old = time.monotonic() - KEPT_FOR

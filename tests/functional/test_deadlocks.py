@@ -28,7 +28,7 @@ def db(database_url: str) -> Iterator[db_api.Database]:
 
 
 def insert(connection: sa.Connection, function_id: str) -> None:
-    values = {"wanted": 1, "settled": True, "raised_at": "2026-01-31 12:00:00"}
+    values = {"wanted": 1, "settled": True, "used_at": "2026-01-31 12:00:00"}
     row = {"function_id": function_id, "function_version": 0, **values}
     connection.execute(sa.insert(demands.Table).values(row))
 
