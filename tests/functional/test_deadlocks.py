@@ -87,3 +87,26 @@ def test_of_those_who_scale_up_at_once_each_counts(
         assert db.read(lambda c: c.execute(query).scalars().all()) == [6] * 8
     finally:
         db.dispose()
+
+
+@pytest.mark.parametrize("sync_wait", [None, 3])
+def test_each_connection_waits_for_what_other_nodes_of_a_cluster_have_committed_if_it_is_to(
+    database_url: str, sync_wait: int | None
+) -> None:
+    conf = options(database_url)
+    conf.set_override("mysql_wsrep_sync_wait", sync_wait, "database")
+    db = db_api.Database(conf)
+
+    def read(connection: sa.Connection) -> int:
+        """What this connection does, while another one does it, too."""
+        together.wait(30)
+        return int(connection.execute(sa.text("SELECT @@SESSION.wsrep_sync_wait")).scalar_one())
+
+    together = threading.Barrier(2)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            assert (
+                list(pool.map(lambda door: door(read), (db.read, db.write))) == [sync_wait or 0] * 2
+            )
+    finally:
+        db.dispose()
