@@ -83,7 +83,8 @@ OPTS = [
         max=2000,
         help="Executions that one engine has under way at a time (threads): asynchronous ones and "
         "those of images. A project has at most three quarters of them, and of several projects "
-        "none more than the others while all ask for more.",
+        "none more than the others while all ask for more. For the ends of executions that a dead "
+        "process has left there are as many again.",
     ),
     cfg.IntOpt(
         "execution_retention",
@@ -91,6 +92,6 @@ OPTS = [
         min=0,
         max=315360000,
         help="How long an execution and its log are kept from its end on (seconds); 0 keeps them "
-        "for ever. A function whose last execution is gone counts as one that was not run since.",
+        "for ever.",
     ),
 ]

@@ -12,10 +12,12 @@ from qinling.db import models
 from qinling.states import WorkerStatus
 
 Table: sa.Table = models.Demand.__table__  # type: ignore[assignment]
-_Executions: sa.Table = models.Execution.__table__  # type: ignore[assignment]
 _Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
 _Workers: sa.Table = models.Worker.__table__  # type: ignore[assignment]
 _LONGEST_REASON = 1000
+
+#: Seconds between two notes of one process that a version is used; ``used_at`` is so much too old.
+NOTED_EVERY = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Idle:
     function_id: str
     function_version: int
     wanted: int
+    used_at: dt.datetime
 
 
 def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: int) -> None:
@@ -49,7 +52,7 @@ def raise_to(connection: sa.Connection, function_id: str, version: int, wanted: 
         "function_id": function_id,
         "function_version": version,
         "settled": False,
-        "raised_at": timeutils.utcnow(),
+        "used_at": timeutils.utcnow(),
     }
     try:
         # In no savepoint: a deadlock takes it away, and what it is about would not be known.
@@ -65,7 +68,7 @@ def _raise(connection: sa.Connection, function_id: str, version: int, wanted: in
     raised = connection.execute(
         sa.update(Table)
         .where(key, Table.c.wanted < wanted)
-        .values(wanted=wanted, raised_at=timeutils.utcnow(), settled=False)
+        .values(wanted=wanted, used_at=timeutils.utcnow(), settled=False)
     )
     return bool(
         raised.rowcount
@@ -76,6 +79,9 @@ def _raise(connection: sa.Connection, function_id: str, version: int, wanted: in
 def change(connection: sa.Connection, function_id: str, version: int, more: int, most: int) -> bool:
     """Want ``more`` workers than now, or fewer, but not fewer than one; False above ``most``."""
     key = (Table.c.function_id == function_id) & (Table.c.function_version == version)
+    if more > 0:
+        # A row to lock: of several first ones each counts from what the one before it wants.
+        raise_to(connection, function_id, version, 0)
     wanted = (
         connection.execute(sa.select(Table.c.wanted).where(key).with_for_update()).scalar() or 0
     )
@@ -87,6 +93,15 @@ def change(connection: sa.Connection, function_id: str, version: int, more: int,
     else:
         connection.execute(sa.update(Table).where(key).values(wanted=changed, settled=False))
     return True
+
+
+def note_use(connection: sa.Connection, function_id: str, version: int) -> None:
+    """Something is sent to a worker of a version. The row tells it, whatever becomes of that."""
+    connection.execute(
+        sa.update(Table)
+        .where(Table.c.function_id == function_id, Table.c.function_version == version)
+        .values(used_at=timeutils.utcnow())
+    )
 
 
 def ask_again(connection: sa.Connection, function_id: str) -> None:
@@ -123,21 +138,16 @@ def let_go(connection: sa.Connection, function_id: str, version: int) -> None:
 
 
 def idle(connection: sa.Connection, since: dt.datetime) -> list[Idle]:
-    """What is wanted for no execution that was accepted since a time."""
-    used = sa.exists().where(
-        _Executions.c.function_id == Table.c.function_id,
-        _Executions.c.created_at > since,
-        _Executions.c.function_version == Table.c.function_version,
-    )
-    columns = (Table.c.function_id, Table.c.function_version, Table.c.wanted)
-    query = sa.select(*columns).where(Table.c.wanted > 0, Table.c.raised_at < since, ~used)
+    """What is wanted and was not used since a time."""
+    columns = (Table.c.function_id, Table.c.function_version, Table.c.wanted, Table.c.used_at)
+    query = sa.select(*columns).where(Table.c.wanted > 0, Table.c.used_at < since)
     return [Idle(*row) for row in connection.execute(query)]
 
 
 def give_up(connection: sa.Connection, idle: Idle) -> bool:
-    """Want none any more; False when somebody wants another number meanwhile."""
-    given_up = sa.update(Table).where(_is_as(idle)).values(wanted=0, settled=False)
-    return bool(connection.execute(given_up).rowcount)
+    """Want none any more; False when somebody wants another number, or uses it, meanwhile."""
+    given_up = sa.update(Table).where(_is_as(idle), Table.c.used_at == idle.used_at)
+    return bool(connection.execute(given_up.values(wanted=0, settled=False)).rowcount)
 
 
 def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:

@@ -41,6 +41,19 @@ class Execution:
     idempotency_key: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Of an execution that has lost its owner what is never large.
+
+    ``is_sent``: a worker, or a run of its image, may know of it.
+    """
+
+    id: str
+    project_id: str
+    owner: str
+    is_sent: bool
+
+
 _NAMES = [entry.name for entry in fields(Execution)]
 _COLUMNS = [Table.c[name] for name in _NAMES]
 _INSERT = sa.insert(Table)
@@ -83,6 +96,9 @@ _END = (
         owner=None,
     )
 )
+_ORPHANS = sa.select(
+    Table.c.id, Table.c.project_id, Table.c.owner, Table.c.worker_id.is_not(None)
+).where(Table.c.status == ExecutionStatus.RUNNING)
 _UNTAKEN = Table.c.status == ExecutionStatus.RUNNING, Table.c.owner.is_(None)
 _NEXT = (
     sa.select(Table.c.project_id)
@@ -211,7 +227,7 @@ def take(connection: sa.Connection, execution_id: str, owner: str) -> Execution 
     return find(connection, execution_id) if taken.rowcount else None
 
 
-def inherit(connection: sa.Connection, orphan: Execution, owner: str) -> Execution | None:
+def inherit(connection: sa.Connection, orphan: Orphan, owner: str) -> Execution | None:
     """Own an execution whose owner is gone; returns as ``take``."""
     inherited = connection.execute(
         sa.update(Table)
@@ -223,6 +239,21 @@ def inherit(connection: sa.Connection, orphan: Execution, owner: str) -> Executi
         .values(owner=owner)
     )
     return find(connection, orphan.id) if inherited.rowcount else None
+
+
+def put_back(connection: sa.Connection, orphans: Collection[Orphan]) -> int:
+    """Leave executions that were sent to nobody to whoever takes them; how many there were."""
+    result = connection.execute(
+        sa.update(Table)
+        .where(
+            Table.c.id.in_([orphan.id for orphan in orphans]),
+            Table.c.owner.in_({orphan.owner for orphan in orphans}),
+            Table.c.worker_id.is_(None),
+            Table.c.status == ExecutionStatus.RUNNING,
+        )
+        .values(owner=None)
+    )
+    return result.rowcount
 
 
 def send(connection: sa.Connection, execution: Execution, worker_id: str, revision: int) -> bool:
@@ -351,26 +382,22 @@ def waiting(
     return found
 
 
-def ids_of(connection: sa.Connection, owner: str) -> Sequence[str]:
-    """Ids of the executions that an owner has."""
-    query = sa.select(Table.c.id).where(
-        Table.c.status == ExecutionStatus.RUNNING, Table.c.owner == owner
-    )
-    return connection.execute(query).scalars().all()
+def owned(connection: sa.Connection, owner: str) -> list[Orphan]:
+    """The executions that an owner has."""
+    query = _ORPHANS.where(Table.c.owner == owner)
+    return [Orphan(*row) for row in connection.execute(query)]
 
 
-def orphans(connection: sa.Connection, *, limit: int) -> list[Execution]:
-    """Executions whose owners have no lease any more."""
+def orphans(connection: sa.Connection, *, limit: int) -> list[Orphan]:
+    """Executions whose owners have no lease any more, those first that were sent to nobody."""
     query = (
-        sa.select(*_COLUMNS)
-        .where(
-            Table.c.status == ExecutionStatus.RUNNING,
-            Table.c.owner.is_not(None),
-            Table.c.owner.not_in(services.living(connection)),
+        _ORPHANS.where(
+            Table.c.owner.is_not(None), Table.c.owner.not_in(services.living(connection))
         )
+        .order_by(Table.c.worker_id.is_not(None))
         .limit(limit)
     )
-    return [_execution(row) for row in connection.execute(query)]
+    return [Orphan(*row) for row in connection.execute(query)]
 
 
 def _size(text: str | None) -> int:

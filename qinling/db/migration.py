@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 # Imported where used below: alembic's commands are needed by few processes.
 
-HEAD = "0007"
+HEAD = "0008"
 
 
 def head() -> str:

@@ -187,8 +187,8 @@ class Demand(Base):
         sa.Integer, primary_key=True, autoincrement=False
     )
     wanted: orm.Mapped[int]
-    # When it was wanted that it be so many, or more.
-    raised_at: orm.Mapped[dt.datetime]
+    # When more of them were wanted, or one was sent something, but for the last moments.
+    used_at: orm.Mapped[dt.datetime]
     # False from a change until the workers were seen to be as many.
     settled: orm.Mapped[bool]
     # Why there are fewer, where the last ones were of no use; null from the next good one on.

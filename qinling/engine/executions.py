@@ -3,6 +3,10 @@
 Threads are few, and one may be held until its function's timeout. So projects take
 turns: what a message tells of and what a scan finds gets a thread only within its
 project's share, which leaves some to the next project that comes.
+
+Of what a dead process leaves, an execution that was sent to nobody waits its turn
+again. One that was sent runs already, and who looks for its end must not wait: for
+these there are other threads, which count for the project's share all the same.
 """
 
 import functools
@@ -29,6 +33,8 @@ _PROJECTS = 16
 # is alone gets three of four, two get three of seven each, and so on: always less than half where
 # there are others, as soon as they have got theirs.
 _SHARE = 3
+# Orphans that one scan looks at.
+_ORPHANS = 500
 
 
 class Executions:
@@ -56,6 +62,8 @@ class Executions:
         self._lock = threading.Lock()
         # Their projects, by id.
         self._under_way: dict[str, str] = {}
+        # Those of them that were begun by others.
+        self._inherited: set[str] = set()
         # The project that had the last turn.
         self._served = ""
         self._refused = False
@@ -79,35 +87,33 @@ class Executions:
     def _take(self, execution_id: str, project_id: str, asked_by: context.RequestContext) -> bool:
         """Begin it if its project may; as ``_begin``."""
         work = functools.partial(self._run, execution_id, asked_by)
-        return self._begin(execution_id, project_id, work, _SHARE)
+        return self._begin(execution_id, project_id, work, inherited=False)
 
     def _begin(
-        self, execution_id: str, project_id: str, work: Callable[[], None], share: int | None = None
+        self, execution_id: str, project_id: str, work: Callable[[], None], *, inherited: bool
     ) -> bool:
-        """Give it a thread; False when there is none for it: it is looked for when one ends.
-
-        :param share: as ``_SHARE``; None for what had its turn already.
-        """
+        """Give it a thread; False when there is none for it: it is looked for when one ends."""
         with self._lock:
             if self._stopping or execution_id in self._under_way:
                 return True
-            free = self._most - len(self._under_way)
-            if free <= 0 or (share is not None and self._of(project_id) >= share * free):
+            if not self._has_thread(project_id, inherited):
                 self._refused = True
                 return False
             self._under_way[execution_id] = project_id
+            if inherited:
+                self._inherited.add(execution_id)
         # No pool's thread: those keep a process from ending before what they do has ended.
         threading.Thread(
             target=self._guard, args=(execution_id, work), name=execution_id, daemon=True
         ).start()
         return True
 
-    def _of(self, project_id: str) -> int:
-        return sum(one == project_id for one in self._under_way.values())
-
-    def _free(self) -> int:
-        with self._lock:
-            return self._most - len(self._under_way)
+    def _has_thread(self, project_id: str, inherited: bool) -> bool:
+        if inherited:
+            return len(self._inherited) < self._most
+        free = self._most - (len(self._under_way) - len(self._inherited))
+        under_way = sum(one == project_id for one in self._under_way.values())
+        return free > 0 and under_way < _SHARE * free
 
     def _guard(self, execution_id: str, work: Callable[[], None]) -> None:
         try:
@@ -119,6 +125,7 @@ class Executions:
         finally:
             with self._lock:
                 del self._under_way[execution_id]
+                self._inherited.discard(execution_id)
                 refused, self._refused = self._refused, False
             if refused:
                 self._look.set()
@@ -136,35 +143,36 @@ class Executions:
         else:
             self._dispatcher.run(execution, function, asked_by)
 
-    def _recover(self, orphan: executions.Execution) -> None:
+    def _recover(self, orphan: executions.Orphan) -> None:
         context.clear()
         execution = self._db.write(executions.inherit, orphan, self._owner)
-        if execution is None:
+        if execution is None or execution.worker_id is None:
+            # Its worker has refused it meanwhile: the next scan puts it back.
             return
         function = self._db.read(functions.find, execution.function_id)
         if function is not None and function.runtime_id is None:
             self._images.run(execution, function)
-        elif execution.worker_id is None and function is not None:
-            self._dispatcher.run(execution, function, context.RequestContext())
         else:
             self._dispatcher.recover(execution, 0.0 if function is None else function.timeout)
 
-    def _find_lost(self) -> None:
-        """Go on with what this engine has and does not know of.
+    def _take_over(self) -> None:
+        """Go on with what has lost its owner, and with what this engine has and does not know of.
 
-        The database went away when it was to answer that it is this engine's.
+        Of the latter the database could not tell that it is this engine's: it had gone away.
         """
-        for execution_id in self._db.read(executions.ids_of, self._owner):
-            with self._lock:
-                known = execution_id in self._under_way
-            execution = None if known else self._db.read(executions.find, execution_id)
-            # One that has ended meanwhile has no owner any more.
-            if execution is not None and execution.owner == self._owner:
-                self._go_on(execution)
-
-    def _go_on(self, execution: executions.Execution) -> None:
-        work = functools.partial(self._recover, execution)
-        self._begin(execution.id, execution.project_id, work)
+        found = self._db.read(executions.orphans, limit=_ORPHANS)
+        found += self._db.read(executions.owned, self._owner)
+        with self._lock:
+            lost = [one for one in found if one.id not in self._under_way]
+        unsent = [one for one in lost if not one.is_sent]
+        if unsent and (number := self._db.write(executions.put_back, unsent)):
+            LOG.warning("The owners of %d executions are gone; these wait anew.", number)
+        for orphan in lost:
+            if orphan.is_sent:
+                work = functools.partial(self._recover, orphan)
+                if not self._begin(orphan.id, orphan.project_id, work, inherited=True):
+                    break
+                LOG.warning("The owner of execution %s is gone.", orphan.id)
 
     def _take_waiting(self) -> None:
         """Begin what waits: who has the fewest under way is next."""
@@ -200,12 +208,8 @@ class Executions:
             self._look.clear()
             context.clear()
             try:
+                self._take_over()
                 self._take_waiting()
-                # One more than there are threads for: it tells that this is to look again.
-                for orphan in self._db.read(executions.orphans, limit=self._free() + 1):
-                    LOG.warning("The owner of execution %s is gone.", orphan.id)
-                    self._go_on(orphan)
-                self._find_lost()
             except exceptions.QinlingError as error:
                 LOG.warning("Executions are looked for later: %s", error)
             except Exception:

@@ -136,8 +136,9 @@ class Resync:
 
     def _idle(self) -> None:
         """Let go of the workers of functions that nobody has run for long."""
-        # Not counted is the time for which the longest execution may still be running.
-        kept = self._options.function_service_expiration + self._longest
+        # Not counted is the time for which the longest execution may still be running, nor that
+        # for which nobody says again that it is used.
+        kept = self._options.function_service_expiration + self._longest + demands.NOTED_EVERY
         since = timeutils.utcnow() - dt.timedelta(seconds=kept)
         for idle in self._db.read(demands.idle, since):
             if self._db.write(demands.give_up, idle):

@@ -33,9 +33,11 @@ LOG = log.getLogger(__name__)
 
 _FAILED = "Function execution failed."
 _CANCELLED = "Function execution was cancelled."
-# Seconds between two questions to a worker whose answer was lost, and beyond the
-# function's timeout until it is given up.
+# Seconds between two questions to a worker whose answer was lost, at first and at most, and beyond
+# the function's timeout until it is given up.
 _ASK_AGAIN = 0.2
+_ASK_AT_MOST = 1.0
+_SLOWER = 1.2
 _PATIENCE = 15.0
 # Times that an execution is accepted anew because its function has changed.
 _ATTEMPTS = 10
@@ -213,6 +215,7 @@ class Dispatcher:
                     function = self._db.read(functions.get, function.id)
                     client = None
                     continue
+            self._note_use(execution, line)
             outcome = self._try(execution, line, client, function.timeout, asked_by)
             if outcome is not None:
                 return outcome
@@ -236,6 +239,17 @@ class Dispatcher:
         if not noted:
             line.is_gone(client)
         return noted
+
+    def _note_use(self, execution: executions.Execution, line: Line) -> None:
+        """Have the workers kept; now and then, as a write for each execution would be dear."""
+        now = time.monotonic()
+        if now - line.noted < demands.NOTED_EVERY:
+            return
+        line.noted = now
+        # Missed once is no matter: they are kept for longer than the longest execution takes.
+        with contextlib.suppress(exceptions.DatabaseUnavailable):
+            key = execution.function_id, execution.function_version
+            self._db.write(demands.note_use, *key)
 
     def _try(
         self,
@@ -276,7 +290,7 @@ class Dispatcher:
 
     def _ask(self, client: WorkerClient, execution_id: str, timeout: float) -> Outcome | None:
         """The result of what was sent; None when nobody will ever know."""
-        deadline = time.monotonic() + timeout + _PATIENCE
+        deadline, pause = time.monotonic() + timeout + _PATIENCE, _ASK_AGAIN
         while time.monotonic() < deadline:
             try:
                 outcome = client.result(execution_id)
@@ -286,7 +300,8 @@ class Dispatcher:
                 outcome = None
             if outcome is not None:
                 return outcome
-            time.sleep(_ASK_AGAIN)
+            time.sleep(pause)
+            pause = min(pause * _SLOWER, _ASK_AT_MOST)
         return None
 
     def _record(self, execution: executions.Execution, outcome: Outcome) -> executions.Execution:
@@ -383,9 +398,11 @@ class Dispatcher:
 
         def want(number: int) -> None:
             self._db.write(demands.raise_to, code.function_id, code.version, number)
+            line.noted = time.monotonic()
             self._engine.update_function(asked_by, code.function_id)
 
-        return Line(self._concurrency, self._most, look, want)
+        line = Line(self._concurrency, self._most, look, want)
+        return line
 
     def _drop_idle(self) -> None:
         old = time.monotonic() - KEPT_FOR

@@ -69,8 +69,9 @@ class Line:
         self._waiting = 0
         self._watched = False
         self._looked_at = -math.inf
-        #: When it was asked for last, on the monotonic clock.
+        #: When it was asked for last, and when the database was told so; on the monotonic clock.
         self.used = time.monotonic()
+        self.noted = -math.inf
 
     def idle(self) -> bool:
         """Whether nobody has a place, or waits for one."""

@@ -89,7 +89,7 @@ def _fill(table: Table, port: int, key: bytes) -> None:
         "revision": 1,
     }
     code = {"function_id": function_id, "function_version": 0}
-    demand = {**code, "wanted": _WORKERS, "raised_at": now, "settled": True}
+    demand = {**code, "wanted": _WORKERS, "used_at": now, "settled": True}
     worker = {
         **code,
         "revision": 1,

@@ -1,4 +1,6 @@
-"""What it costs to find out whose turn it is, on the server that knows what it has read."""
+"""Whose turn it is: what that costs to find out, on the server that knows what it has read, and
+who waits anew.
+"""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -7,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from qinling.db import api as db_api
-from qinling.db import executions, migration
+from qinling.db import executions, migration, services
 from tests.unit import rows
 from tests.unit.config import options
 
@@ -39,3 +41,23 @@ def test_however_much_of_a_project_waits_little_is_read(db: db_api.Database) -> 
     found, reads = db.read(look)
     assert found == {"a": [ids[3000]], "greedy": ids[2999:2989:-1], "z": [ids[3001]]}
     assert reads < 60
+
+
+def test_what_a_dead_process_had_sent_to_nobody_waits_anew(db: db_api.Database) -> None:
+    runs = {"status": "running", "updated_at": None, "result": None}
+    db.write(services.register, "alive", "qinling-engine", "host", None, False)
+    sent, unsent, _living, _untaken = rows.insert_executions(
+        db,
+        runs | {"owner": "gone", "worker_id": "worker"},
+        runs | {"owner": "gone"},
+        runs | {"owner": "alive"},
+        runs,
+    )
+    found = db.read(executions.orphans, limit=10)
+    assert [(one.id, one.is_sent) for one in found] == [(unsent, False), (sent, True)]
+    assert db.read(executions.orphans, limit=1) == found[:1]
+    assert db.write(executions.put_back, found) == 1
+    assert db.read(executions.orphans, limit=10) == found[1:]
+    # Whoever has it by now has it.
+    assert db.write(executions.take, unsent, "alive") is not None
+    assert db.write(executions.put_back, found) == 0

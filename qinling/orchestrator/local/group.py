@@ -29,12 +29,17 @@ from qinling.orchestrator.local.state import WorkerEntry
 
 def members(entry: WorkerEntry) -> list[int]:
     """Descriptors of the living processes of a worker's session, to be closed by the caller."""
-    return list(_held(entry, strays=False))
+    return list(_held(entry))
 
 
 def strays(entry: WorkerEntry) -> list[int]:
     """The same, of those that bear its mark and have left its session."""
-    return list(_held(entry, strays=True))
+    return list(_held(entry, inside=False, outside=True))
+
+
+def everybody(entry: WorkerEntry) -> list[int]:
+    """The same, of both."""
+    return list(_held(entry, outside=True))
 
 
 def terminate(entry: WorkerEntry) -> None:
@@ -42,7 +47,7 @@ def terminate(entry: WorkerEntry) -> None:
 
     What runs functions is in a group of its own, and the server's to end.
     """
-    for descriptor, pid in _held(entry, strays=False).items():
+    for descriptor, pid in _held(entry).items():
         if _group(pid) == entry.pid:
             process.send(descriptor, signal.SIGTERM)
         os.close(descriptor)
@@ -55,41 +60,46 @@ def kill(entry: WorkerEntry) -> None:
         # itself.
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             impersonation.run_as(entry.uid, "/bin/sh", "-c", "kill -KILL -1")
-    for descriptor in members(entry) + strays(entry):
+    for descriptor in everybody(entry):
         process.send(descriptor, signal.SIGKILL)
         os.close(descriptor)
 
 
-def _held(entry: WorkerEntry, *, strays: bool) -> dict[int, int]:
-    """Descriptors, and the pids that they hold."""
+def _held(entry: WorkerEntry, *, inside: bool = True, outside: bool = False) -> dict[int, int]:
+    """Descriptors, and the pids that they hold: of who is inside its session, outside, or both."""
     if entry.boot != process.BOOT_ID:
         return {}
     names = (folder.name for folder in pathlib.Path("/proc").iterdir())
-    held = {_hold(entry, int(name), strays): int(name) for name in names if name.isdigit()}
+    pids = (int(name) for name in names if name.isdigit())
+    held = {_hold(entry, pid, inside, outside): pid for pid in pids}
     return {pidfd: pid for pidfd, pid in held.items() if pidfd is not None}
 
 
-def _hold(entry: WorkerEntry, pid: int, strays: bool) -> int | None:
+def _hold(entry: WorkerEntry, pid: int, inside: bool, outside: bool) -> int | None:
     """A descriptor of a process if it lives and is the worker's, else None."""
-    if not _may_be(entry, pid, strays):
+    if not _may_be(entry, pid, inside, outside):
         return None
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-    if _may_be(entry, pid, strays) and _is_ours(entry, pid) and not process.has_ended(pidfd):
+    if (
+        _may_be(entry, pid, inside, outside)
+        and _is_ours(entry, pid)
+        and not process.has_ended(pidfd)
+    ):
         return pidfd
     os.close(pidfd)
     return None
 
 
-def _may_be(entry: WorkerEntry, pid: int, strays: bool) -> bool:
+def _may_be(entry: WorkerEntry, pid: int, inside: bool, outside: bool) -> bool:
     """Before anything is proved: whether it is in the session, or bears the mark outside of it."""
     try:
-        inside = os.getsid(pid) == entry.pid
+        is_inside = os.getsid(pid) == entry.pid
     except ProcessLookupError:
         return False
-    return not inside and _bears_mark(entry, pid) if strays else inside
+    return inside if is_inside else outside and _bears_mark(entry, pid)
 
 
 def _group(pid: int) -> int | None:

@@ -122,7 +122,7 @@ class Watch:
                 leader = os.pidfd_open(entry.pid) if own else process.open_pidfd(entry)
                 watched = Watched(pool_id, entry, started, leader)
                 if leader is None:
-                    watched.rest = group.members(entry) + group.strays(entry)
+                    watched.rest = group.everybody(entry)
                     if not watched.rest:
                         if not pathlib.Path(entry.folder).exists():
                             return Health.GONE

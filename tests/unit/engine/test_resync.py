@@ -1,5 +1,6 @@
 """The resync: what it offers to the queue, and which pools it takes for orphans."""
 
+import datetime as dt
 import logging
 import uuid
 from collections.abc import Callable
@@ -7,10 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from oslo_config import cfg
+from oslo_utils import timeutils
 
 from qinling import exceptions
 from qinling.db import api as db_api
+from qinling.db import demands
 from qinling.engine import resync as module
 from qinling.engine.reconciler import Key
 from qinling.engine.resync import Resync
@@ -332,3 +336,25 @@ def test_an_orphan_that_cannot_be_removed_keeps_no_other_alive(
     assert orchestrator.pool_ids == {broken}
     assert any("its file is damaged" in line for line in warnings(caplog, broken))
     assert [call[1] for call in orchestrator.calls] == others
+
+
+def test_workers_are_let_go_when_they_were_not_used_for_long(
+    make: Callable[..., Resync], conf: cfg.ConfigOpts, db: db_api.Database
+) -> None:
+    resync = make(function_service_expiration=100.0)
+    longest = conf.resource_limits.max_timeout + conf.execution.start_timeout
+    kept = 100.0 + longest + demands.NOTED_EVERY
+    used, idle = (rows.insert_function(db).id for _ in range(2))
+    for function_id, seconds in ((used, kept - 10), (idle, kept + 10)):
+        db.write(demands.raise_to, function_id, 0, 2)
+        then = timeutils.utcnow() - dt.timedelta(seconds=seconds)
+        condition = demands.Table.c.function_id == function_id
+        aged = demands.Table.update().where(condition).values(used_at=then)
+        db.write(lambda connection, aged=aged: connection.execute(aged))
+    [seen] = db.read(demands.idle, timeutils.utcnow() - dt.timedelta(seconds=kept))
+    resync._idle()
+    wanted = sa.select(demands.Table.c.function_id, demands.Table.c.wanted)
+    assert dict(db.read(lambda c: [*c.execute(wanted)])) == {used: 2, idle: 0}
+    # One that is used at that moment keeps them.
+    db.write(demands.raise_to, idle, 0, 2)
+    assert db.write(demands.give_up, seen) is False

@@ -12,10 +12,10 @@ from oslo_config import cfg
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
-from qinling.db import executions, functions, models, workers
+from qinling.db import demands, executions, functions, models, workers
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.keys import Keys
-from qinling.execution.worker import WorkerClient
+from qinling.execution.worker import Outcome, WorkerClient
 from qinling.states import ExecutionStatus, WorkerStatus
 from tests.fixtures.process import wait_until
 from tests.unit import rows
@@ -36,10 +36,8 @@ def dispatcher(conf: cfg.ConfigOpts, db: db_api.Database) -> Dispatcher:
     return Dispatcher(conf, db, NoEngine(), lambda: US)  # type: ignore[arg-type]
 
 
-def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_end_it(
-    conf: cfg.ConfigOpts, db: db_api.Database, dispatcher: Dispatcher
-) -> None:
-    function = rows.insert_function(db)
+def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> None:
+    """Have a worker of a function, at an address where nobody is."""
     keys = Keys(conf)
     worker = workers.Worker(
         id=str(uuid.uuid4()),
@@ -53,9 +51,16 @@ def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_e
         status=WorkerStatus.READY,
         claimed_at=NOW,
     )
+    db.write(lambda connection: connection.execute(models.Worker.__table__.insert(), _row(worker)))
+
+
+def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_end_it(
+    conf: cfg.ConfigOpts, db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    function = rows.insert_function(db)
+    give_worker(conf, db, function)
     values = rows.asked(function) | {"owner": OTHERS, "worker_id": None}
     theirs = db.write(executions.create, values, function.revision)
-    db.write(lambda connection: connection.execute(models.Worker.__table__.insert(), _row(worker)))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         # As it was when this process fell asleep.
         ours = replace(theirs, owner=US)
@@ -127,6 +132,34 @@ def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
     assert closed == [clients[0]]
     assert left not in dispatcher._lines.values()
     assert {busy, new} <= set(dispatcher._lines.values())
+
+
+def test_that_workers_are_used_is_written_down_now_and_then_and_outlives_the_executions(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function = rows.insert_function(db)
+    give_worker(conf, db, function)
+    db.write(demands.raise_to, function.id, 0, 1)
+    ran = Outcome("success", None, 0.1, "")
+    monkeypatch.setattr(WorkerClient, "execute", lambda *_arguments: ran)
+
+    def is_kept_after_a_call() -> bool:
+        """Of a function whose workers were wanted long ago."""
+        db.write(lambda connection: connection.execute(demands.Table.update().values(used_at=NOW)))
+        done = dispatcher.start(rows.asked(function), function, context.RequestContext())
+        assert done.status is ExecutionStatus.SUCCESS
+        db.write(executions.remove, done.id)
+        return not db.read(demands.idle, NOW + dt.timedelta(days=1))
+
+    assert is_kept_after_a_call()
+    # The row tells it already.
+    assert not is_kept_after_a_call()
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + demands.NOTED_EVERY)
+    assert is_kept_after_a_call()
 
 
 def _row(worker: workers.Worker) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def test_who_has_left_the_session_is_known_by_the_mark(start: Start) -> None:
     started = start(("/bin/sh", "-c", leaves), USERS if is_root else None)
     wait_until(lambda: count(started.entry, group.strays) == 1, 20, "who has left")
     wait_until(lambda: count(started.entry) == 1, 20, "who has not")
+    assert count(started.entry, group.everybody) == 2
     stranger = replace(started.entry, id=str(uuid.uuid4()), uid=UID_BASE if is_root else None)
     assert count(stranger, group.strays) == 0
     entry = orphaned(started)
