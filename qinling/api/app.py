@@ -57,8 +57,10 @@ def build(
         request_cls=webob.Request,
     )
     # From the inside out: the last one sees a request first.
-    application = body.JsonBody(application, {"executions": conf.api.max_input_size})
-    application = forms.Forms(application, store, options.uploads(conf))
+    arrivals = body.Arrivals(options.arrivals(conf))
+    limits = {"executions": conf.api.max_input_size}
+    application = body.JsonBody(application, limits, arrivals)
+    application = forms.Forms(application, store, arrivals)
     application = auth.guard(application, conf, policies.Enforcer(conf))
     application = health.Health(application, conf, db)
     if conf.oslo_middleware.enable_proxy_headers_parsing:

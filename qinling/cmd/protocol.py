@@ -3,6 +3,9 @@
 What two programs could take for two different requests is refused here, so
 that no proxy in front of the API can be made to let one pass inside another.
 Refusals have the API's error body, and the connection ends after them.
+
+A request is gathered without a thread, its body too where that is small: what its client takes for
+it costs nobody else anything.
 """
 
 import contextlib
@@ -20,7 +23,7 @@ from oslo_context import context as oslo_context
 from oslo_log import log
 
 from qinling import context
-from qinling.api.middleware import errors, overload
+from qinling.api.middleware import body, errors, overload
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -32,16 +35,25 @@ _HOST = re.compile(rb"([\w.~%-]+|\[[\w:.%]+\])(:\d{1,5})?")
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Z-]+")
 _NOT_IN_URI = re.compile(rb"[^\x21-\x7e]")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
+_HEAD_END = b"\r\n\r\n"
+# What a head says of a body that is small and comes by itself; the thread reads it strictly.
+_SMALL = re.compile(rb"\r\nContent-Length:[ \t]*+(\d{1,5})[ \t]*+\r\n", re.IGNORECASE)
+_IN_STEPS = re.compile(rb"\r\n(?:Expect|Transfer-Encoding):", re.IGNORECASE)
 
 _MAX_LINE = 4096  # bytes of a chunk's head or of a trailer
 _MAX_TRAILERS = 100
+#: Bytes of a request line and headers.
+MAX_HEAD = 64 * 1024
 # Seconds from the first byte of a request to the end of its headers.
-HEAD_TIME = 5.0
+_HEAD_TIME = 5.0
 # Seconds for a body, and bytes of it that give it one more: none may be slower for long.
 _BODY_TIME = 10.0
 _BODY_RATE = 64 * 1024
-# Bytes of a body that nobody has read, and that are thrown away so that its connection can be kept.
-MAX_SKIPPED = 64 * 1024
+#: Bytes of a body that is small: it is gathered before a thread looks at it, and thrown away where
+#: nobody has read it, so that its connection can be kept.
+MAX_SMALL = 64 * 1024
+# Bytes that are taken from a connection at a time.
+_PIECE = 64 * 1024
 # Seconds that what a client still sends is thrown away after its answer, and
 # that it may pause meanwhile.
 _LINGER = 5.0
@@ -119,89 +131,124 @@ class _Chunks(io.RawIOBase):
 class _Socket(socket.SocketIO):
     """A connection's reading end.
 
-    :ivar until: when what is being read must be there, on the monotonic clock;
-        the socket's timeout alone would start anew with each byte.
-    :ivar of_body: what is read is a body. Its time begins when it is first waited for, as nobody
-        may have looked for it before, and grows with what comes.
+    :ivar until: when what is expected must be there, on the monotonic clock; the socket's timeout
+        alone would start anew with each byte. None while nobody waits for it.
+    :ivar of_body: what is expected is a body, whose time grows with what comes of it.
     """
 
     until: float | None = None
     of_body = False
     _sock: socket.socket
 
+    def expect(self, *, body: bool) -> None:
+        """What comes next; its time begins with the first wait."""
+        self.of_body = body
+        self.until = None
+
+    def wait(self) -> float:
+        """Seconds that are left for what is expected."""
+        now = time.monotonic()
+        if self.until is None:
+            self.until = now + (_BODY_TIME if self.of_body else _HEAD_TIME)
+        return self.until - now
+
     def readinto(self, buffer: Any) -> int | None:
-        if self.of_body and self.until is None:
-            self.until = time.monotonic() + _BODY_TIME
-        if self.until is not None:
-            left = self.until - time.monotonic()
-            if left <= 0:
-                raise TimeoutError("timed out")
-            self._sock.settimeout(left)
+        left = self.wait()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
         count = super().readinto(buffer)
-        if self.of_body and self.until is not None and count:
-            self.until += count / _BODY_RATE
+        self._count(count or 0)
         return count
+
+    def take(self) -> bytes:
+        """What has come, empty at the end.
+
+        :raises BlockingIOError: nothing has.
+        """
+        # Not recv: with a timeout it asks whether there is something, and waits.
+        piece = os.read(self.fileno(), _PIECE)
+        self._count(len(piece))
+        return piece
+
+    def _count(self, count: int) -> None:
+        if self.of_body and self.until is not None:
+            self.until += count / _BODY_RATE
 
 
 class _Reader(makefile.StreamReader):
     raw: Any
-    buffer_size: int
     _read_buf: bytes
     _read_pos: int
 
     def __init__(self, sock: socket.socket, size: int) -> None:
         super(makefile.StreamReader, self).__init__(_Socket(sock, "rb"), size)
         self.bytes_read = 0
-        # Bytes that are thrown away when they come.
-        self._skipped = 0
         # Whether the client will send no more.
         self.ended = False
 
-    def gather(self) -> bool:
-        """Take what has come, without waiting for anything.
-
-        :returns: whether a thread has something to do with it: a whole head,
-            the client's end, or more than fits here.
-        """
+    def gather(self) -> None:
+        """Take what has come, without waiting for anything."""
         with contextlib.suppress(BlockingIOError):
             try:
-                # Not recv: with a timeout it asks whether there is something, and waits.
-                piece = os.read(self.raw.fileno(), self.buffer_size)
+                piece = self.raw.take()
             except ConnectionError:
                 piece = b""
-            if not piece:
-                self.ended = True
-                return True
-            if self._skipped:
-                thrown = min(self._skipped, len(piece))
-                self._skipped -= thrown
-                piece = piece[thrown:]
+            self.ended = not piece
             self._read_buf = self._read_buf[self._read_pos :] + piece
             self._read_pos = 0
-        return len(self._read_buf) >= self.buffer_size or self.has_head()
+
+    def is_due(self) -> bool:
+        """Whether a thread has something to do with what has come.
+
+        That is a whole request, what is too large to be gathered or is no request, and the
+        client's end. For all else the time goes on.
+        """
+        if self.ended:
+            return True
+        end = self._read_buf.find(_HEAD_END, self._read_pos)
+        if end < 0:
+            if self.count() >= MAX_HEAD or self._read_buf.find(b"\n\n", self._read_pos) >= 0:
+                return True
+            if self.count():
+                self.raw.wait()
+            return False
+        length = _small_length(self._read_buf, self._read_pos, end + 2)
+        if len(self._read_buf) - end - len(_HEAD_END) >= length:
+            return True
+        if not self.raw.of_body:
+            self.raw.expect(body=True)
+        self.raw.wait()
+        return False
 
     def has(self, size: int) -> bool:
         """Whether so many bytes have come, without waiting for them."""
         before = -1
-        while before < (there := len(self._read_buf) - self._read_pos) < size:
-            before = there
+        while before < self.count() < size:
+            before = self.count()
             self.gather()
-        return there >= size
-
-    def has_head(self) -> bool:
-        """Whether a request line and headers are there, or what ends like them."""
-        there = self.there()
-        return b"\r\n\r\n" in there or b"\n\n" in there
+        return self.count() >= size
 
     def there(self) -> bytes:
         """What has come and was not read."""
         return self._read_buf[self._read_pos :]
 
+    def count(self) -> int:
+        """The bytes of that."""
+        return len(self._read_buf) - self._read_pos
+
     def skip(self, size: int) -> None:
-        """Throw so many bytes away, those too that are still to come."""
-        there = min(size, len(self._read_buf) - self._read_pos)
-        self._read_pos += there
-        self._skipped = size - there
+        """Throw so many of these away."""
+        self._read_pos += size
+
+
+def _small_length(data: bytes, begin: int, end: int) -> int:
+    """Bytes of the body that belongs to a head in ``data``; 0 unless it is to be gathered."""
+    found = _SMALL.search(data, begin, end)
+    if found is None or _IN_STEPS.search(data, begin, end):
+        return 0
+    length = int(found[1])
+    return length if length <= MAX_SMALL else 0
 
 
 def _make_file(sock: socket.socket, mode: str, size: int) -> Any:
@@ -210,15 +257,13 @@ def _make_file(sock: socket.socket, mode: str, size: int) -> Any:
 
 class _Request(cheroot_server.HTTPRequest):
     header_reader = Headers()
+    # Whether its thread may have to wait for its body, which was not gathered.
+    is_coming = False
 
     def parse_request(self) -> None:
-        source = self.conn.rfile.raw
-        source.until = (self.conn.begun or time.monotonic()) + HEAD_TIME
-        source.of_body = False
         try:
             super().parse_request()
         finally:
-            source.until = self.conn.begun = None
             self.conn.socket.settimeout(self.server.timeout)
 
     def read_request_line(self) -> bool:
@@ -239,13 +284,15 @@ class _Request(cheroot_server.HTTPRequest):
         return self._refuse(fault) if fault else True
 
     def respond(self) -> None:
+        length = int(self.inheaders.get(b"Content-Length", 0))
         if self.chunked_read:
             self._chunks = _Chunks(self.conn.rfile)
             self.rfile = io.BufferedReader(self._chunks)
         else:
-            length = int(self.inheaders.get(b"Content-Length", 0))
             self.rfile = cheroot_server.KnownLengthRFile(self.conn.rfile, length)
-        self.conn.rfile.raw.of_body = True
+        if not self.conn.rfile.raw.of_body:
+            self.conn.rfile.raw.expect(body=True)
+            self.is_coming = self.chunked_read or self.conn.rfile.count() < length
         self.server.gateway(self).respond()
         self.ensure_headers_sent()
         if self.chunked_write:
@@ -259,7 +306,7 @@ class _Request(cheroot_server.HTTPRequest):
         else:
             left = self.rfile.remaining
             # What has come is thrown away.
-            unread = left > MAX_SKIPPED or not self.conn.rfile.has(left)
+            unread = left > MAX_SMALL or not self.conn.rfile.has(left)
         late = int(self.status[:3]) == 408
         if unread or late:
             # Read on, it would be taken for the next request.
@@ -299,12 +346,14 @@ class _Request(cheroot_server.HTTPRequest):
 
 
 class Gateway(wsgi.Gateway_10):
-    """Tells the application that a request has its place."""
+    """Tells the application what was seen to before a thread got the request."""
 
     def get_environ(self) -> "WSGIEnvironment":  # type: ignore[override]
         environ: WSGIEnvironment = super().get_environ()  # type: ignore[no-untyped-call]
         if self.req.conn.place is not None:
             environ[overload.HAS_PLACE] = True
+        if self.req.is_coming:
+            environ[body.IS_COMING] = True
         return environ
 
 
@@ -315,26 +364,27 @@ class Connection(cheroot_server.HTTPConnection):
     RequestHandlerClass = _Request
     # Whether the client may still be sending what nobody will read.
     unread = False
-    # When something came of a request whose head is not whole, on the monotonic clock.
-    begun: float | None = None
-    # Where the request that it was given a thread for has a place.
-    place: overload.Places | None = None
+    # The place of the request that it was given a thread for.
+    place: overload.Place | None = None
 
     def __init__(self, server: Any, sock: socket.socket, _makefile: object = None) -> None:
         super().__init__(server, sock, _make_file)
 
-    def gather(self) -> bool:
-        """``_Reader.gather``, and the time is noted."""
-        whole = self.rfile.gather()
-        if self.begun is None and self.rfile.there():
-            self.begun = time.monotonic()
-        return whole
+    def is_late(self) -> bool:
+        """Whether what it began to send did not come in time."""
+        until = self.rfile.raw.until
+        return until is not None and until <= time.monotonic()
+
+    def begin_anew(self) -> None:
+        """What comes next is another request."""
+        self.rfile.raw.expect(body=False)
 
     def communicate(self) -> bool:
         """Answer the request that has come; whether the connection is to be kept."""
         try:
             return bool(super().communicate())  # type: ignore[no-untyped-call]
         finally:
+            self.begin_anew()
             if self.place is not None:
                 self.place.give_back()
                 self.place = None

@@ -30,13 +30,13 @@ def is_execution(connection: protocol.Connection) -> bool:
 
 
 def refuse(connection: protocol.Connection) -> bool:
-    """Answer that it is too many, if it is a plain request, and throw its body away."""
-    head, _, _ = connection.rfile.there().partition(_END)
+    """Answer that it is too many, if it is a plain request that is there, and throw it away."""
+    head, _, body = connection.rfile.there().partition(_END)
     length = _length(head[len(_LINE) :] + _END)
-    if length is None:
+    if length is None or length > len(body):
         return False
     connection.rfile.skip(len(head) + len(_END) + length)
-    connection.begun = None
+    connection.begin_anew()
     answer = _answer()
     with contextlib.suppress(OSError):
         # Not send: with a timeout it asks whether it may.
@@ -61,7 +61,7 @@ def _length(lines: bytes) -> int | None:
         or headers.get(b"Connection") == b"close"
     ):
         return None
-    return length if length <= protocol.MAX_SKIPPED else None
+    return length
 
 
 def _answer() -> bytes:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 LOG = log.getLogger(__name__)
 
-_MAX_HEADER = 64 * 1024  # bytes
 _BACKLOG = 512
 # Idle connections that are kept, new ones included; they occupy no thread.
 _KEPT = 1000
@@ -34,7 +33,7 @@ _STOP_TIMEOUT = 10
 
 
 class _Connections(connections.ConnectionManager):
-    """Where connections wait, without a thread, until the head of a request has come whole.
+    """Where connections wait, without a thread, until a request has come whole.
 
     By itself cheroot gives a thread to each new connection, and to others as
     soon as one byte comes, so that as many clients as there are threads, who
@@ -47,15 +46,14 @@ class _Connections(connections.ConnectionManager):
     def put(self, connection: protocol.Connection) -> None:
         """A new connection, or one whose request was answered."""
         connection.last_used = time.time()
-        self.go_on(connection, connection.rfile.has_head())
+        self.go_on(connection)
 
-    def go_on(self, connection: protocol.Connection, is_due: bool) -> None:
-        """
-        :param is_due: there is something for a thread.
-        """
-        while is_due and self.server.refuses(connection):
+    def go_on(self, connection: protocol.Connection) -> None:
+        """Let it have a thread, if there is something for one, or wait."""
+        while is_due := connection.rfile.is_due():
+            if not self.server.refuses(connection):
+                break
             connection.last_used = time.time()
-            is_due = connection.rfile.has_head()
         if is_due:
             self.server.hand_over(connection)
         else:
@@ -88,9 +86,8 @@ class _Connections(connections.ConnectionManager):
 
     def _expire(self, threshold: float) -> None:
         super()._expire(threshold)  # type: ignore[misc]
-        late = time.monotonic() - protocol.HEAD_TIME
         for descriptor, connection in self._waiting():
-            if connection.begun is not None and connection.begun < late:
+            if connection.is_late():
                 self._selector.unregister(descriptor)
                 self.server.hand_over(connection)  # which tells it so
 
@@ -118,19 +115,19 @@ class _Server(wsgi.Server):
 
     def process_conn(self, connection: protocol.Connection) -> None:
         """Something has come over a connection that waited."""
-        is_due = connection.gather()
-        if connection.rfile.ended and not connection.rfile.there():
+        connection.rfile.gather()
+        if connection.rfile.ended and not connection.rfile.count():
             connection.close()
         else:
-            self._connections.go_on(connection, is_due)
+            self._connections.go_on(connection)
 
     def refuses(self, connection: protocol.Connection) -> bool:
         """Whether what came was an execution too many, and was answered so; if not, it has its
         place."""
         if self.places is None or not refusals.is_execution(connection):
             return False
-        if self.places.take():
-            connection.place = self.places
+        connection.place = self.places.take()
+        if connection.place is not None:
             return False
         if not refusals.refuse(connection):
             # The middleware does, in a thread.
@@ -177,7 +174,7 @@ class HttpServer:
         self._server.gateway = protocol.Gateway
         self._server.places = places
         self._server.lingering = threading.Semaphore(max(1, threads // 8))
-        self._server.max_request_header_size = _MAX_HEADER
+        self._server.max_request_header_size = protocol.MAX_HEAD
         # No more than half of what may be open, files and the database's connections included.
         may_be_open, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._server.keep_alive_conn_limit = min(_KEPT, may_be_open // 2)

@@ -16,7 +16,8 @@ OPTS = [
         max=4096,
         help="Requests that one qinling-api process answers at a time (threads). A call that "
         "waits for something occupies one of them until it has ended. A quarter of them, at most, "
-        "take packages that are uploaded; more are refused with 429.",
+        "wait for packages and other large bodies (over 64 KiB, or in chunks) that are on their "
+        "way; more are refused with 429.",
     ),
     cfg.IntOpt(
         "max_inflight_executions",
@@ -70,7 +71,7 @@ def inflight_executions(conf: cfg.ConfigOpts) -> int:
     return most if given is None else given
 
 
-def uploads(conf: cfg.ConfigOpts) -> int:
-    """How many packages may be on their way here: a quarter of the threads."""
+def arrivals(conf: cfg.ConfigOpts) -> int:
+    """How many bodies may be waited for, each by a thread: a quarter of those."""
     most: int = conf.api.threads // 4
     return most

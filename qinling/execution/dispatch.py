@@ -9,7 +9,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -143,7 +143,9 @@ class Dispatcher:
             self._record(execution, outcome)
 
     def cancel(self, execution: executions.Execution) -> None:
-        """Stop an execution where it runs, if it does."""
+        """Stop an execution where it runs, if it does, or where it waits for a worker."""
+        for line in self._lines_of(execution):
+            line.end([execution.id])
         with self._client_of(execution) as client:
             if client is None:
                 return
@@ -203,7 +205,7 @@ class Dispatcher:
             line = self._line(function, execution.function_version, asked_by)
             if client is None:
                 try:
-                    client = line.take(deadline)
+                    client = line.take(deadline, execution.id)
                 except exceptions.FunctionChanged:
                     function = self._db.read(functions.get, function.id)
                     continue
@@ -383,8 +385,18 @@ class Dispatcher:
             self._drop_idle()
             return line
 
+    def _lines_of(self, execution: executions.Execution) -> list[Line]:
+        """Where it may wait: its function may have had several revisions meanwhile."""
+        version = execution.function_id, execution.function_version
+        with self._lock:
+            return [
+                line
+                for code, line in self._lines.items()
+                if (code.function_id, code.version) == version
+            ]
+
     def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
-        def look(known: dict[str, WorkerClient]) -> Found:
+        def look(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
             if not rows:
                 # Nobody gets a worker for code that is old by now.
@@ -394,7 +406,8 @@ class Dispatcher:
             ready = [row for row in rows if row.status is WorkerStatus.READY]
             clients = [known.get(row.id) or self._client(row) for row in ready]
             coming = sum(row.status is WorkerStatus.LOADING for row in rows)
-            return Found([client for client in clients if client is not None], coming)
+            ended = set(waiting) - self._db.read(executions.running, waiting) if waiting else ()
+            return Found([client for client in clients if client is not None], coming, ended)
 
         def want(number: int) -> None:
             self._db.write(demands.raise_to, code.function_id, code.version, number)

@@ -9,7 +9,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from qinling import exceptions
@@ -23,6 +23,9 @@ _LOOK_EVERY = 0.005
 _OFTEN = 16
 _SLOWER = 1.5
 _LOOK_AT_MOST = 0.25
+# Seconds between two looks that are for those who wait, too: whether they have ended, in another
+# process. The first one is as late, as most have a place by then.
+_CHECK_EVERY = 0.25
 # Seconds after which what is wanted is said again.
 _SAY_AGAIN = 2.0
 # Seconds for which a worker that said that it is busy is believed.
@@ -40,16 +43,19 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the rows say: clients of the workers that serve, and how many are on their way."""
+    """What the rows say: clients of the workers that serve, how many are on their way, and which
+    executions were asked about in vain, as they have ended.
+    """
 
     serving: Sequence[WorkerClient]
     coming: int
+    ended: Collection[str] = ()
 
 
 class Line:
     """:param concurrency: executions of one worker at a time.
     :param most: workers that the version may have.
-    :param look: reads the rows, given the clients that are known by id.
+    :param look: reads the rows, given the clients that are known by id, and ids of executions.
     :param want: asks for so many workers in all.
     """
 
@@ -57,7 +63,7 @@ class Line:
         self,
         concurrency: int,
         most: int,
-        look: Callable[[dict[str, WorkerClient]], Found],
+        look: Callable[[dict[str, WorkerClient], Collection[str]], Found],
         want: Callable[[int], None],
     ) -> None:
         self._concurrency = concurrency
@@ -66,9 +72,13 @@ class Line:
         self._want = want
         self._changed = threading.Condition()
         self._seats: dict[str, Seat] = {}
-        self._waiting = 0
+        # The executions that wait, and those of them that have ended meanwhile.
+        self._waiting: set[str] = set()
+        self._ended: set[str] = set()
         self._watched = False
         self._looked_at = -math.inf
+        # When the executions were looked at, too.
+        self._checked_at = time.monotonic()
         #: When it was asked for last, and when the database was told so; on the monotonic clock.
         self.used = time.monotonic()
         self.noted = -math.inf
@@ -87,29 +97,43 @@ class Line:
         with self._changed:
             return None if self._waiting else self._take()
 
-    def take(self, deadline: float) -> WorkerClient:
+    def take(self, deadline: float, execution_id: str) -> WorkerClient:
         """A place in a worker, waiting for it.
 
         :param deadline: on the monotonic clock.
-        :raises NoWorker: none could be had in time. What ``look`` raises is raised to who waits.
+        :raises NoWorker: none could be had in time. :raises ExecutionTaken: it has ended.
+            What ``look`` raises is raised to who waits.
         """
         with self._changed:
-            self._waiting += 1
+            if not self._waiting:
+                self._checked_at = time.monotonic()
+            self._waiting.add(execution_id)
             try:
                 while (client := self._take()) is None:
                     left = deadline - time.monotonic()
+                    if execution_id in self._ended:
+                        raise exceptions.ExecutionTaken(execution_id)
                     if left <= 0:
                         raise exceptions.NoWorker("no worker was free in time")
                     if self._watched:
                         self._changed.wait(left)
                     else:
-                        self._watch(deadline)
+                        self._watch(deadline, execution_id)
                 return client
             finally:
-                self._waiting -= 1
+                self._waiting.discard(execution_id)
+                self._ended.discard(execution_id)
                 # One of those who wait watches, and none of them waits beside a free place.
                 if self._waiting and (not self._watched or self._has_place()):
                     self._changed.notify()
+
+    def end(self, execution_ids: Collection[str]) -> None:
+        """Executions have ended: those of them that wait do so no longer."""
+        with self._changed:
+            ended = self._waiting.intersection(execution_ids)
+            if ended:
+                self._ended |= ended
+                self._changed.notify_all()
 
     def give_back(self, client: WorkerClient) -> None:
         """An execution has ended."""
@@ -149,21 +173,24 @@ class Line:
         seat.in_flight += 1
         return seat.client
 
-    def _watch(self, deadline: float) -> None:
+    def _watch(self, deadline: float, execution_id: str) -> None:
         """Find more workers until one has a place. The lock is held, but for looks and words."""
         self._watched = True
         pauses, said, said_at = _pauses(), 0, 0.0
         try:
             # Whoever watched before has just looked.
             self._pause(self._looked_at + _SOONEST - time.monotonic(), deadline)
-            while not self._has_place() and time.monotonic() < deadline:
+            while not (
+                self._has_place() or execution_id in self._ended or time.monotonic() >= deadline
+            ):
                 needed, known = (
                     self._needed(),
                     {s.client.id: s.client for s in self._seats.values()},
                 )
+                asked = self._to_check()
                 self._changed.release()
                 try:
-                    found = self._look(known)
+                    found = self._look(known, asked)
                     now = self._looked_at = time.monotonic()
                     there = len(found.serving) + found.coming
                     if self._all_busy(found):
@@ -175,11 +202,20 @@ class Line:
                 finally:
                     self._changed.acquire()
                 self._see(found.serving)
+                self.end(found.ended)
                 if not self._has_place():
                     enough = len(found.serving) >= self._most
                     self._pause(_BUSY if enough else next(pauses), deadline)
         finally:
             self._watched = False
+
+    def _to_check(self) -> Collection[str]:
+        """Who waits, to be looked at, but not at each look."""
+        now = time.monotonic()
+        if now < self._checked_at + _CHECK_EVERY:
+            return ()
+        self._checked_at = now
+        return frozenset(self._waiting)
 
     def _pause(self, seconds: float, deadline: float) -> None:
         """Wait for a place that is given back, for so long."""
@@ -189,7 +225,7 @@ class Line:
 
     def _needed(self) -> int:
         running = sum(seat.in_flight for seat in self._seats.values())
-        return math.ceil((running + self._waiting) / self._concurrency)
+        return math.ceil((running + len(self._waiting)) / self._concurrency)
 
     def _has_place(self) -> bool:
         now = time.monotonic()

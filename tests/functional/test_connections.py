@@ -13,8 +13,8 @@ from tests.fixtures.deployment import Client, Standalone, measured, running
 from tests.fixtures.process import wait_until
 from tests.fixtures.rawhttp import JSON, Answer, exchange, request
 
-#: More than the service has threads.
-MANY = 100
+#: More than the service has threads, and than it has by default.
+MANY = 128
 #: Seconds in which a good request is answered, also on a busy machine; a thread that is held would
 #: be held for longer.
 AT_ONCE = 2.0
@@ -34,6 +34,22 @@ UPLOAD = (
     + b'--XX\r\nContent-Disposition: form-data; name="package"; filename="a.zip"\r\n\r\n'
 )
 SMALL = request("POST", "/v1/runtimes", JSON, "Content-Length: 60000") + b"{"
+LARGE = request("POST", "/v1/executions", JSON, "Content-Length: 1000000") + b"{"
+CHUNKS = request("POST", "/v1/runtimes", JSON, "Transfer-Encoding: chunked") + b"9\r\n{"
+IN_STEPS = request("POST", "/v1/runtimes", JSON, "Content-Length: 60000", "Expect: 100-continue")
+#: What clients send before they fall silent.
+SILENT = {
+    "nothing": b"",
+    "a byte": b"G",
+    "a line's end": b"\r\n",
+    "a request line": b"GET /v1 HTTP/1.1\r\n",
+    "headers without an end": b"GET /v1 HTTP/1.1\r\nHost: a\r\nA: b\r\n",
+    "many headers": b"GET /v1 HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 2000,
+    "half a body": SMALL + b" " * 30000,
+    "half a large body": LARGE,
+    "a chunk": CHUNKS,
+    "no body before it is asked for": IN_STEPS,
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +83,7 @@ def ask(service: Standalone) -> float:
     return measured(call)
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [b"", b"G", b"\r\n", b"GET /v1 HTTP/1.1\r\n", b"GET /v1 HTTP/1.1\r\nHost: a\r\nA: b\r\n"],
-    ids=["nothing", "a byte", "a line's end", "a request line", "headers without an end"],
-)
+@pytest.mark.parametrize("sent", SILENT.values(), ids=SILENT)
 def test_clients_that_fall_silent_keep_nobody_waiting(service: Standalone, sent: bytes) -> None:
     with connected(service, MANY, sent):
         for _ in range(3):

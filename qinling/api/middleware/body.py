@@ -4,16 +4,21 @@ What Pecan and WSME make of a list, of deep nesting, of bytes that are no UTF-8
 or of a null is an error 500 or a surprise, so they end here.
 """
 
+import contextlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from qinling import exceptions
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+#: Is in the environ of a request whose body the server has not gathered: who reads it may wait.
+IS_COMING = "qinling.body_is_coming"
 
 # Bytes of a body, where there is no other limit.
 MAX_BODY = 64 * 1024
@@ -34,9 +39,12 @@ class JsonBody:
     :param limits: bytes of a body of calls of a noun (``/v1/<noun>/…``).
     """
 
-    def __init__(self, application: "WSGIApplication", limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, application: "WSGIApplication", limits: Mapping[str, int], arrivals: "Arrivals"
+    ) -> None:
         self._application = application
         self._limits = limits
+        self._arrivals = arrivals
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -46,7 +54,7 @@ class JsonBody:
         path = environ.get("PATH_INFO", "")
         _check_path(path)
         if environ["REQUEST_METHOD"] in _WITH_BODY:
-            content = read(environ, self._limit(path))
+            content = self._arrivals.read(environ, self._limit(path))
             _check_type(environ)
             replace(environ, without_nulls(content or b"{}"))
         else:
@@ -112,9 +120,32 @@ class Stream:
         return content
 
 
-def read(environ: "WSGIEnvironment", limit: int) -> bytes:
-    """The whole body; errors as of ``Stream``."""
-    return Stream(environ, limit).read(limit + 1)
+class Arrivals:
+    """Bodies that threads wait for, which their clients make as long as they like.
+
+    :param most: at a time. More are answered with 429.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._places = threading.Semaphore(most)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """:raises Overloaded: there are enough."""
+        if not self._places.acquire(blocking=False):
+            raise exceptions.Overloaded(
+                "As many bodies are on their way here as can be; try again in a moment."
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    def read(self, environ: "WSGIEnvironment", limit: int) -> bytes:
+        """The whole body; errors as of ``Stream``, and of ``one`` if it has to be waited for."""
+        stream = Stream(environ, limit)
+        with self.one() if IS_COMING in environ else contextlib.nullcontext():
+            return stream.read(limit + 1)
 
 
 def without_nulls(content: bytes) -> bytes:

@@ -5,7 +5,6 @@ package never is in memory: it goes to the store as it comes.
 """
 
 import json
-import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -37,16 +36,15 @@ _TAKEN = {0: "POST", 1: "PUT"}
 class Forms:
     """Hands on what a form says as a JSON body, and its package as ``environ[UPLOAD]``.
 
-    :param uploads: forms that may come in at a time, as each occupies a thread meanwhile, which
-        its client makes as long as it likes. More are answered with 429.
+    :param arrivals: that forms with a package are counted among.
     """
 
     def __init__(
-        self, application: "WSGIApplication", store: base.PackageStore, uploads: int
+        self, application: "WSGIApplication", store: base.PackageStore, arrivals: body.Arrivals
     ) -> None:
         self._application = application
         self._store = store
-        self._places = threading.Semaphore(uploads)
+        self._arrivals = arrivals
 
     def __call__(
         self, environ: "WSGIEnvironment", start_response: "StartResponse"
@@ -55,18 +53,13 @@ class Forms:
         if kind not in (_MULTIPART, _URLENCODED) or not _takes_form(environ):
             return self._application(environ, start_response)
         if kind == _URLENCODED:
-            return self._pass_on(environ, start_response, _urlencoded(environ))
+            content = self._arrivals.read(environ, body.MAX_BODY)
+            return self._pass_on(environ, start_response, _urlencoded(content))
         reader = _Multipart(self._store)
         try:
             stream = body.Stream(environ, MAX_FORM)
-            if not self._places.acquire(blocking=False):
-                raise exceptions.Overloaded(
-                    "As many packages are on their way here as can be; try again in a moment."
-                )
-            try:
+            with self._arrivals.one():
                 reader.read(stream, options.get("boundary", ""))
-            finally:
-                self._places.release()
             environ[UPLOAD] = reader.upload
             return self._pass_on(environ, start_response, reader.texts())
         finally:
@@ -163,8 +156,7 @@ def _takes_form(environ: "WSGIEnvironment") -> bool:
     )
 
 
-def _urlencoded(environ: "WSGIEnvironment") -> list[tuple[str, str]]:
-    content = body.read(environ, body.MAX_BODY)
+def _urlencoded(content: bytes) -> list[tuple[str, str]]:
     try:
         return parse_qsl(
             content.decode("ascii"),

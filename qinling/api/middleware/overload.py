@@ -2,7 +2,8 @@
 
 An execution that its caller waits for occupies a thread of the server until the function has
 ended. So many are let in that threads remain for all other calls, and fewer while those that are in
-wait for a processor, as each more would only make all calls slower.
+wait for a processor, as each more would only make all calls slower. One that has been in for long
+waits for its function, and not for a processor: it takes a thread from others, and nothing else.
 
 A server that knows of a request before it gives it a thread may ask for its place itself, and
 refuse it then: cheroot's does (``qinling/cmd/server.py``). Any other one leaves that to the
@@ -34,6 +35,9 @@ _WEIGHT = 0.1
 # What each look makes of the number that is let in.
 _FEWER = 0.9
 _MORE = 0.25
+# Seconds after which one that is in counts as a thread alone. Where eight are let in, each has the
+# processor for long enough to be through in a small part of them.
+_LONG = 2.0
 
 
 class Overload:
@@ -58,9 +62,10 @@ class Overload:
             or not _is_execution(environ.get("PATH_INFO", ""))
         ):
             return self._application(environ, start_response)
-        if not self._places.take():
+        place = self._places.take()
+        if place is None:
             raise refusal()
-        answer = _Answer(self._places.give_back)
+        answer = _Answer(place.give_back)
         try:
             answer.body = self._application(environ, start_response)
         except BaseException:
@@ -72,39 +77,48 @@ class Overload:
 class Places:
     """How many are in, and how many may be.
 
-    :param most: executions that are let in at a time.
+    :param most: executions that are let in at a time, whatever they wait for.
+    :param clock: seconds, monotonic.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._least = min(_LEAST, most)
+        self._clock = clock
         self._lock = threading.Lock()
         self._taken = 0
+        # When those were let in that may want the processor, in that order.
+        self._new: dict[Place, float] = {}
+        # How many of these may be in.
         self._allowed = float(most)
         # What threads wake too late by: seconds, an average.
         self._late = 0.0
         self._used = threading.Event()
         self._watched = False
 
-    def take(self) -> bool:
-        """Take a place if one is free."""
+    def take(self) -> "Place | None":
+        """A place, if one is free."""
         with self._lock:
-            if self._taken >= int(self._allowed):
-                return False
+            self._let_age()
+            if self._taken >= self._most or len(self._new) >= int(self._allowed):
+                return None
+            place = Place(self)
             self._taken += 1
+            self._new[place] = self._clock()
             # So many are let in whatever the load is, which nobody watches then.
-            if self._taken < self._least:
-                return True
+            if len(self._new) < self._least:
+                return place
             self._used.set()
             # Not before: a server may have forked since this object was made.
             if not self._watched:
                 self._watched = True
                 threading.Thread(target=self._watch, name="overload", daemon=True).start()
-        return True
+        return place
 
-    def give_back(self) -> None:
+    def give_back(self, place: "Place") -> None:
         with self._lock:
             self._taken -= 1
+            self._new.pop(place, None)
 
     def see(self, late: float) -> None:
         """A thread that slept woke so many seconds too late: it waited for a processor, or for
@@ -115,8 +129,14 @@ class Places:
                 self._allowed = max(self._allowed * _FEWER, self._least)
             else:
                 self._allowed = min(self._allowed + _MORE, self._most)
-            if self._taken < self._least and self._allowed == self._most:
+            self._let_age()
+            if len(self._new) < self._least and self._allowed == self._most:
                 self._used.clear()
+
+    def _let_age(self) -> None:
+        long_ago = self._clock() - _LONG
+        while self._new and self._new[oldest := next(iter(self._new))] <= long_ago:
+            del self._new[oldest]
 
     def _watch(self) -> None:
         while True:
@@ -124,6 +144,18 @@ class Places:
             due = time.monotonic() + _PERIOD
             time.sleep(_PERIOD)
             self.see(time.monotonic() - due)
+
+
+class Place:
+    """What an execution that is in holds until it has ended."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def give_back(self) -> None:
+        self._places.give_back(self)
 
 
 class _Answer:

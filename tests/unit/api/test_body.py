@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qinling import exceptions
-from qinling.api.middleware.body import MAX_BODY, MAX_DEPTH, JsonBody, parse, without_nulls
+from qinling.api.middleware.body import (
+    IS_COMING,
+    MAX_BODY,
+    MAX_DEPTH,
+    Arrivals,
+    JsonBody,
+    parse,
+    without_nulls,
+)
 from tests.unit.api.wsgi import environ
 
 
@@ -50,7 +58,7 @@ def send(
     if content is not None:
         more = {"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))} | more
     seen = Seen()
-    application = JsonBody(seen, limits)
+    application = JsonBody(seen, limits, Arrivals(1))
     list(application(environ(method, **more), lambda *_: lambda _data: None))  # type: ignore[arg-type]
     return seen
 
@@ -305,3 +313,27 @@ def test_anything_is_parsed_to_an_object_or_refused(content: bytes) -> None:
     assert isinstance(parsed, dict)
     assert None not in parsed.values()
     json.dumps(parsed, ensure_ascii=False).encode()
+
+
+def test_only_so_many_bodies_that_may_be_slow_are_waited_for() -> None:
+    def request(source: io.BytesIO, **more: Any) -> dict[str, Any]:
+        return environ("POST", **{"wsgi.input": source, "CONTENT_LENGTH": "2"} | more)
+
+    def take(asked: dict[str, Any]) -> None:
+        list(application(asked, lambda *_: lambda _data: None))  # type: ignore[arg-type]
+
+    class Within(io.BytesIO):
+        """While this body comes, others do."""
+
+        def read(self, size: int | None = -1) -> bytes:
+            with pytest.raises(exceptions.Overloaded, match="try again"):
+                take(request(io.BytesIO(b"{}"), **{IS_COMING: True}))
+            # Which the server has gathered.
+            take(request(io.BytesIO(b"{}")))
+            return super().read(size)
+
+    seen = Seen()
+    application = JsonBody(seen, {}, Arrivals(1))
+    for _ in range(2):
+        take(request(Within(b"{}"), **{IS_COMING: True}))
+    assert seen.body == b"{}"

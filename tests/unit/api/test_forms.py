@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qinling import exceptions
-from qinling.api.middleware import forms
+from qinling.api.middleware import body, forms
 from qinling.storage import file_system
 from tests.unit.api.wsgi import environ
 
@@ -67,7 +67,7 @@ def send(
         CONTENT_TYPE=kind,
         **({"wsgi.input": io.BytesIO(content), "CONTENT_LENGTH": str(len(content))} | more),
     )
-    take = forms.Forms(seen, store, 1)  # type: ignore[arg-type]
+    take = forms.Forms(seen, store, body.Arrivals(1))  # type: ignore[arg-type]
     list(take(request, lambda *_: lambda _data: None))
     return seen
 
@@ -283,7 +283,7 @@ def test_whatever_comes_is_a_form_or_refused(
 def test_more_uploads_than_may_come_at_a_time_are_refused(
     store: file_system.FileSystemStore,
 ) -> None:
-    take = forms.Forms(Seen(), store, 1)  # type: ignore[arg-type]
+    take = forms.Forms(Seen(), store, body.Arrivals(1))  # type: ignore[arg-type]
     content = part("name", "a") + END
     refused: list[int] = []
 

@@ -4,19 +4,34 @@ import pytest
 from oslo_config import cfg
 
 from qinling import exceptions
-from qinling.api.middleware.overload import HAS_PLACE, Overload, Places
+from qinling.api.middleware.overload import HAS_PLACE, Overload, Place, Places
 from qinling.conf import api
 from tests.unit.api.wsgi import call, environ
 
 
+class Clock:
+    """Goes on when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fill(places: Places) -> list[Place]:
+    """Take all that are free."""
+    taken = []
+    while place := places.take():
+        taken.append(place)
+    return taken
+
+
 def take_all(places: Places) -> int:
     """How many are let in beside those that are in; they leave again."""
-    count = 0
-    while places.take():
-        count += 1
-    for _ in range(count):
-        places.give_back()
-    return count
+    taken = fill(places)
+    for place in taken:
+        place.give_back()
+    return len(taken)
 
 
 def test_fewer_are_let_in_while_threads_wake_late_and_then_as_many_as_before() -> None:
@@ -31,6 +46,30 @@ def test_fewer_are_let_in_while_threads_wake_late_and_then_as_many_as_before() -
     for _ in range(200):
         places.see(0.0)
     assert take_all(places) == 40
+
+
+def test_those_that_wait_for_their_functions_keep_nobody_out_but_of_threads() -> None:
+    clock = Clock()
+    places = Places(20, clock)
+    for _ in range(100):
+        places.see(0.05)
+    # A busy host lets eight in, which turn out to sleep, and then it lets others in.
+    sleeping = fill(places)
+    assert len(sleeping) == 8
+    clock.now += 1.9
+    assert not places.take()
+    clock.now += 0.1
+    assert take_all(places) == 8
+    sleeping += fill(places)
+    clock.now += 2.0
+    # The threads that remain are for others.
+    sleeping += fill(places)
+    assert len(sleeping) == 20
+    clock.now += 60.0
+    assert not places.take()
+    for place in sleeping:
+        place.give_back()
+    assert take_all(places) == 8
 
 
 def test_one_thread_that_wakes_late_once_is_no_load() -> None:

@@ -75,6 +75,25 @@ def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_e
         assert told.result(10) == ended
 
 
+@pytest.mark.parametrize("is_here", [True, False], ids=["here", "in another process"])
+def test_an_execution_that_is_deleted_while_it_waits_for_a_worker_is_answered(
+    db: db_api.Database, dispatcher: Dispatcher, is_here: bool
+) -> None:
+    function = rows.insert_function(db)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        values = rows.asked(function)
+        told = pool.submit(dispatcher.start, values, function, context.RequestContext())
+        (line,) = wait_until(lambda: list(dispatcher._lines.values()), 10, "its line")
+        wait_until(lambda: line._waiting, 10, "it waits")
+        deleted = db.write(executions.delete, values["id"])
+        assert deleted is not None
+        if is_here:
+            dispatcher.cancel(deleted)
+        answer = told.result(10)
+    assert answer.status is ExecutionStatus.ERROR
+    assert "cancelled" in str(answer.result)
+
+
 def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_changed(
     db: db_api.Database, dispatcher: Dispatcher
 ) -> None:

@@ -1,8 +1,10 @@
 """A line: who gets a place in which worker, and how many workers are asked for."""
 
+import concurrent.futures
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -30,12 +32,14 @@ class Rows:
         self.coming = 0
         self.wanted: list[int] = []
         self.looks = 0
+        self.ended: set[str] = set()
         # What an engine does when it is asked.
         self.answer: Callable[[int], None] = lambda _number: None
 
-    def look(self, known: dict[str, WorkerClient]) -> Found:
+    def look(self, known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
         self.looks += 1
-        return Found([known.get(each.id, each) for each in self.serving], self.coming)
+        serving = [known.get(each.id, each) for each in self.serving]
+        return Found(serving, self.coming, self.ended.intersection(waiting))
 
     def want(self, number: int) -> None:
         self.wanted.append(number)
@@ -61,6 +65,11 @@ def soon() -> float:
     return time.monotonic() + DEADLINE
 
 
+def take(line: Line) -> WorkerClient:
+    """A place for an execution."""
+    return line.take(soon(), str(uuid.uuid4()))
+
+
 class Callers:
     """Threads that each want one place."""
 
@@ -72,7 +81,7 @@ class Callers:
             thread.start()
 
     def _take(self) -> None:
-        self.took.append(self._line.take(soon()))
+        self.took.append(take(self._line))
 
     def wait_for(self, number: int) -> None:
         wait_until(lambda: len(self.took) == number, DEADLINE, f"{number} places")
@@ -85,7 +94,7 @@ class Callers:
 
 def test_three_first_calls_at_once_want_one_worker(line: Line, rows: Rows) -> None:
     callers = Callers(line, 3)
-    wait_until(lambda: line._waiting == 3 and rows.wanted, DEADLINE, "all to wait")
+    wait_until(lambda: len(line._waiting) == 3 and rows.wanted, DEADLINE, "all to wait")
     rows.bring(1)
     callers.join()
     assert rows.wanted == [1]
@@ -104,23 +113,23 @@ def test_ten_calls_that_overlap_get_four_workers_and_never_more(line: Line, rows
 
 def test_a_place_that_is_free_costs_no_look(line: Line, rows: Rows) -> None:
     rows.bring(1)
-    client = line.take(soon())
+    client = take(line)
     looks = rows.looks
     assert line.try_take() is client
     line.give_back(client)
-    assert line.take(soon()) is client
+    assert take(line) is client
     assert rows.looks == looks
 
 
 def test_the_worker_with_the_fewest_in_flight_is_next(line: Line, rows: Rows) -> None:
     rows.bring(2)
-    took = [line.take(soon()).id for _ in range(4)]
+    took = [take(line).id for _ in range(4)]
     assert sorted(took) == ["w0", "w0", "w1", "w1"]
 
 
 def test_a_place_that_is_given_back_goes_to_who_waits(line: Line, rows: Rows) -> None:
     rows.bring(1)
-    clients = [line.take(soon()) for _ in range(CONCURRENCY)]
+    clients = [take(line) for _ in range(CONCURRENCY)]
     callers = Callers(line, 1)
     wait_until(lambda: rows.wanted == [2], DEADLINE, "a second worker to be wanted")
     assert line.try_take() is None
@@ -134,18 +143,18 @@ def test_a_worker_that_is_full_of_others_executions_makes_one_more_wanted(
     monkeypatch.setattr(module, "_BUSY", DEADLINE)
     rows.bring(1)
     rows.answer = rows.bring
-    client = line.take(soon())
+    client = take(line)
     line.is_busy(client)
-    assert line.take(soon()).id == "w1"
+    assert take(line).id == "w1"
     assert rows.wanted == [2]
 
 
 def test_a_worker_that_is_gone_is_not_called_again(line: Line, rows: Rows) -> None:
     rows.bring(2)
-    client = line.take(soon())
+    client = take(line)
     line.is_gone(client)
     rows.serving.remove(client)
-    assert {line.take(soon()).id for _ in range(CONCURRENCY)} == {"w1"}
+    assert {take(line).id for _ in range(CONCURRENCY)} == {"w1"}
 
 
 def test_no_more_than_the_most_are_wanted(line: Line, rows: Rows) -> None:
@@ -160,15 +169,36 @@ def test_no_more_than_the_most_are_wanted(line: Line, rows: Rows) -> None:
 
 def test_who_waits_too_long_is_told(line: Line) -> None:
     with pytest.raises(exceptions.NoWorker):
-        line.take(time.monotonic() + 0.05)
+        line.take(time.monotonic() + 0.05, "1")
     assert line.idle()
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"])
+def test_who_has_ended_waits_no_longer_and_the_others_go_on(
+    line: Line, rows: Rows, is_told: bool
+) -> None:
+    """Whether this process has heard of it, or another one: then the rows say so."""
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        calls = {name: pool.submit(line.take, soon(), name) for name in "abc"}
+        wait_until(lambda: len(line._waiting) == 3, DEADLINE, "all to wait")
+        if is_told:
+            line.end(["a", "b", "another"])
+        else:
+            rows.ended |= {"a", "b", "another"}
+        for name in "ab":
+            with pytest.raises(exceptions.ExecutionTaken):
+                calls[name].result(DEADLINE / 2)
+        assert not calls["c"].done()
+        rows.bring(1)
+        assert calls["c"].result(DEADLINE).id == "w0"
+    assert not line._ended
 
 
 def test_another_one_watches_when_the_first_is_given_up(line: Line, rows: Rows) -> None:
     with pytest.raises(exceptions.NoWorker):
-        line.take(time.monotonic() + 0.02)
+        line.take(time.monotonic() + 0.02, "1")
     callers = Callers(line, 2)
-    wait_until(lambda: line._waiting == 2, DEADLINE, "both to wait")
+    wait_until(lambda: len(line._waiting) == 2, DEADLINE, "both to wait")
     rows.bring(1)
     callers.join()
 
@@ -179,26 +209,26 @@ def test_a_failure_of_the_database_is_told_to_who_looked_and_the_others_go_on(
     failures = [exceptions.DatabaseUnavailable("away")]
     look = rows.look
 
-    def fail_once(known: dict[str, WorkerClient]) -> Found:
+    def fail_once(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
         if failures:
             raise failures.pop()
-        return look(known)
+        return look(known, waiting)
 
     broken = Line(CONCURRENCY, MOST, fail_once, rows.want)
     with pytest.raises(exceptions.DatabaseUnavailable):
-        broken.take(soon())
+        take(broken)
     rows.bring(1)
-    assert broken.take(soon()).id == "w0"
+    assert take(broken).id == "w0"
 
 
 def test_places_go_from_one_to_the_next_without_a_look_for_each(rows: Rows, line: Line) -> None:
     rows.bring(1)
     rows.answer = lambda _number: None
-    taken = [line.take(soon()) for _ in range(CONCURRENCY)]
+    taken = [take(line) for _ in range(CONCURRENCY)]
     ended = threading.Semaphore(0)
 
     def run() -> None:
-        line.give_back(line.take(soon()))
+        line.give_back(take(line))
         ended.release()
 
     threads = [threading.Thread(target=run) for _ in range(60)]
