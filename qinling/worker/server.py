@@ -8,21 +8,22 @@ first is signed (``signing.py``). No user code runs in this process.
 Which call does what is in ``handler.py``; here is what the worker is.
 """
 
+import hmac
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from qinling.worker import package, processes, signing
 from qinling.worker.archive import Archive
+from qinling.worker.executor import Executor
 from qinling.worker.function import Conflict, Order
 from qinling.worker.handler import Handler
+from qinling.worker.slots import Slots
 from qinling.worker.zygote import CleanZygote
-
-if TYPE_CHECKING:
-    from qinling.worker.executor import Executor
 
 #: Seconds that answers are kept for who may still ask, once the worker is draining.
 _GRACE = 3.0
@@ -31,13 +32,10 @@ _GRACE = 3.0
 class Specialized:
     """A worker's function, and what knows its key."""
 
-    def __init__(self, order: Order, executor: "Executor", answer: dict[str, Any]) -> None:
-        from qinling.worker import signing
-
+    def __init__(self, order: Order, executor: Executor, answer: dict[str, Any]) -> None:
         self.order = order
         self.executor = executor
         self.answer = answer
-        self._signing = signing
         self._nonces = signing.Nonces()
 
     def check(self, method: str, path: str, get: Callable[[str], str | None], body: bytes) -> str:
@@ -45,11 +43,11 @@ class Specialized:
 
         :raises Unsigned: it is not.
         """
-        return self._signing.check_request(self.order.key, method, path, get, body, self._nonces)
+        return signing.check_request(self.order.key, method, path, get, body, self._nonces)
 
     def sign(self, status: int, nonce: str, body: bytes) -> str:
         """The signature of an answer."""
-        return self._signing.sign_answer(self.order.key, status, nonce, body)
+        return signing.sign_answer(self.order.key, status, nonce, body)
 
 
 class WorkerServer(ThreadingHTTPServer):
@@ -106,15 +104,12 @@ class WorkerServer(ThreadingHTTPServer):
         return found.answer
 
     def _take(self, order: Order, archive: Archive) -> Specialized:
-        # A worker without a function has nothing of all this in its memory.
-        from qinling.worker import executor, package, processes, slots
-
         began = time.monotonic()
         processes.hide_memory()
         processes.adopt_orphans()
         function = order.function
         package.unpack(archive, self._clean.folder, function.max_unpacked_size)
-        found = executor.Executor(function, slots.Slots(self._clean, function, self.fail))
+        found = Executor(function, Slots(self._clean, function, self.fail))
         answer = {
             "worker_id": self.worker_id,
             "boot_id": self.boot_id,
@@ -162,8 +157,6 @@ class WorkerServer(ThreadingHTTPServer):
 
 
 def _is_same(one: Order, other: Order) -> bool:
-    import hmac
-
     return hmac.compare_digest(one.key, other.key) and (
         one.function.function_id,
         one.function.revision,

@@ -22,6 +22,9 @@ from qinling.worker.zygote import FORK_SLOT, CleanZygote
 #: Seconds until it is given up to start a slot, and between two attempts.
 _PATIENCE = 5.0
 _PAUSE = 0.02
+#: Seconds that the first slot has the processor for itself, unless another one is asked for: the
+#: function's first execution is on its way to it.
+_HEAD_START = 0.05
 
 
 class Unimportable(Exception):
@@ -125,6 +128,7 @@ class Slots:
     # What the thread does, alone.
 
     def _keep(self) -> None:
+        is_first = True
         while self._wait_for_work():
             self._end_slots()
             self._end_strays()
@@ -141,6 +145,9 @@ class Slots:
                     self._ready.append(slot)
                 self._fault = fault
                 self._available.notify_all()
+                if is_first:
+                    self._wanted.wait(_HEAD_START)
+            is_first = False
 
     def _wait_for_work(self) -> bool:
         most = self._function.concurrency

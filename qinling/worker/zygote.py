@@ -8,22 +8,24 @@ kills its parent hits a zygote, which is replaced.
 Each follows one socket: a command, with the descriptors of the new process, is
 a message. Nobody answers: the new process greets over its own socket.
 
-What the clean zygote alone does not need is imported where it is used: it is
-there in every idle worker.
+What zygotes and slots need is imported before the clean one is forked: each
+process has it then, and nobody waits for that while a function is loaded.
 """
 
 import contextlib
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
+import sys
+import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-if TYPE_CHECKING:
-    from qinling.worker.function import Function
-    from qinling.worker.loading import Entry
+from qinling.worker import channel, limits, loading, processes, slot
+from qinling.worker.function import Function
 
 _END = "end"
 #: Bytes of a command, at most.
@@ -45,7 +47,7 @@ class CleanZygote:
                 _be_clean(theirs, folder)
         theirs.close()
 
-    def fork(self, function: "Function", imports: bool, ends: list[int]) -> None:
+    def fork(self, function: Function, imports: bool, ends: list[int]) -> None:
         """Fork a zygote; ``ends`` are its control socket and its log.
 
         :raises OSError: the clean zygote is gone.
@@ -69,8 +71,6 @@ class _ForGood(contextlib.AbstractContextManager[None]):
 
     def __exit__(self, *exc_info: object) -> NoReturn:
         if exc_info[1] is not None:
-            import traceback
-
             traceback.print_exc()
         os._exit(1)
 
@@ -83,8 +83,6 @@ def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> No
         except ConnectionError:
             message = b""
         if not message:
-            from qinling.worker import processes
-
             # Killed, as it seems: nobody else is there to end what it has left.
             processes.kill_below(os.getpid())
             return
@@ -125,8 +123,6 @@ def _be_clean(control: socket.socket, folder: str) -> None:
 
     _follow(control, be_zygote)
     if os.path.exists(folder):
-        import shutil
-
         shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
@@ -136,9 +132,6 @@ def _do_nothing(*_: object) -> None:
 
 
 def _be_zygote(control: socket.socket, log: int, folder: str, command: Any) -> None:
-    from qinling.worker import channel, limits, processes, slot
-    from qinling.worker.function import Function
-
     slot.take_output(log)
     slot.open_streams()
     channel.greet(control)
@@ -158,18 +151,19 @@ def _be_zygote(control: socket.socket, log: int, folder: str, command: Any) -> N
     os._exit(0)
 
 
-def _import(control: socket.socket, folder: str, function: "Function") -> "Entry":
+def _import(control: socket.socket, folder: str, function: Function) -> loading.Entry:
     """Says over the socket how it went: error or None, traceback, whether slots can be forked."""
-    from qinling.worker import channel, limits, loading
-
     limits.grow_by(function.import_memory)
     limits.limit_processes()
     before = _alive()
+    # Slots have in memory what is compiled here; on the disk it would serve nobody.
+    sys.dont_write_bytecode = True
     try:
         entry = loading.load(folder, function.entry)
     except loading.Unimportable as fault:
         control.sendall(channel.pack([str(fault)[: channel.TEXT], fault.trace, False]))
         os._exit(0)
+    sys.dont_write_bytecode = False
     # Threads do not come along in a fork; sockets and children would be shared by all slots.
     limits.free_processes()
     control.sendall(channel.pack([None, "", _alive() == before]))
@@ -178,8 +172,6 @@ def _import(control: socket.socket, folder: str, function: "Function") -> "Entry
 
 def _alive() -> tuple[int, list[str], list[int]]:
     """Threads, what is open beside files, and children."""
-    from qinling.worker import processes
-
     opened = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
