@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: How often each kind of process is struck, beside the others.
+_SHARES = {"worker": 6, "api": 2, "engine": 2, "all": 2, "database": 1, "broker": 1}
 #: Seconds between two blows.
 _PAUSE = (0.3, 2.0)
 #: Seconds for which a process is stopped, and for which a program that was killed is away.
@@ -39,7 +41,7 @@ def blows(seed: int, length: float, kinds: Sequence[str]) -> list[Blow]:
     found: list[Blow] = []
     at = chance.uniform(*_PAUSE)
     while at < length:
-        kind = chance.choice(kinds)
+        [kind] = chance.choices(kinds, [_SHARES[kind] for kind in kinds])
         kill = chance.random() < 0.5
         seconds = chance.uniform(*(_AWAY if kill else _STOPPED))
         if length >= _LONG_RUN and kind != "worker" and chance.randrange(_SLEEPERS) == 0:
