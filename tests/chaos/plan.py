@@ -16,6 +16,8 @@ _ASLEEP = (17.0, 20.0)
 #: Runs of at least so many seconds have such sleepers, too; one blow of so many is one.
 _LONG_RUN = 40.0
 _SLEEPERS = 12
+#: Where there are no others, or nothing to take.
+_SLEEPLESS = ("all", "worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ def blows(seed: int, length: float, kinds: Sequence[str]) -> list[Blow]:
         [kind] = chance.choices(kinds, [_SHARES[kind] for kind in kinds])
         kill = chance.random() < 0.5
         seconds = chance.uniform(*(_AWAY if kill else _STOPPED))
-        if length >= _LONG_RUN and kind != "worker" and chance.randrange(_SLEEPERS) == 0:
+        sleeps = length >= _LONG_RUN and chance.randrange(_SLEEPERS) == 0
+        if sleeps and kind not in _SLEEPLESS:
             kill, seconds = False, chance.uniform(*_ASLEEP)
         found.append(Blow(at, kind, chance.random(), kill, seconds))
         at += chance.uniform(*_PAUSE)
