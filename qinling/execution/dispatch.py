@@ -127,7 +127,10 @@ class Dispatcher:
         function: functions.Function,
         asked_by: context.RequestContext,
     ) -> executions.Execution:
-        """Take an execution that this process owns, and that nobody was sent, to its end."""
+        """Take an execution that this process owns, and that nobody was sent, to its end.
+
+        :raises DatabaseUnavailable: it is this process's still, and to be looked at again.
+        """
         return self._run(execution, function, asked_by, None)
 
     def recover(self, execution: executions.Execution, timeout: float) -> None:
@@ -170,6 +173,11 @@ class Dispatcher:
         except exceptions.ExecutionTaken as error:
             LOG.info("%s", error)
             return self._end_by_others(execution, self._options.start_timeout + function.timeout)
+        except exceptions.DatabaseUnavailable as error:
+            if not execution.sync:
+                # It was run by nobody, and nobody waits: it can be begun when the database is back.
+                raise
+            output = f"{_FAILED} {error}"
         except exceptions.NoWorker as error:
             output = f"{_FAILED} {error}{self._reason(execution)}"
             LOG.warning("Execution %s cannot be run: %s", execution.id, output)

@@ -9,7 +9,7 @@ bursts, and those count in which others did least; both sides of a burst count, 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.bench import load, report, wire
@@ -52,10 +52,14 @@ def create(site: Site) -> Iterator[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Milliseconds of the calls that count, and what there is to say about them."""
+    """Milliseconds of the calls that count, and what there is to say about them.
+
+    :ivar beside: those of others that were asked too, by their names.
+    """
 
     samples: list[float]
     floors: list[float]
+    beside: Mapping[str, list[float]]
     note: str
 
     def against_floor(self, name: str, factor: float) -> Figure:
@@ -68,19 +72,36 @@ class _Burst:
 
     samples: list[float]
     floors: list[float]
+    beside: Mapping[str, list[float]]
     others: float
 
 
-def in_turn(port: int, floor_port: int, messages: Sequence[bytes], status: int) -> Taken:
-    """Ask two servers the same in turn, whose answers have this status."""
+#: Makes a call and returns the milliseconds that it took.
+Timed = Callable[[], float]
+
+
+def in_turn(
+    port: int,
+    floor_port: int,
+    messages: Sequence[bytes],
+    status: int,
+    beside: Mapping[str, Timed] | None = None,
+) -> Taken:
+    """Ask two servers the same in turn, whose answers have this status.
+
+    :param beside: others that are asked as often, by their names.
+    """
+    beside = beside or {}
     bursts: list[_Burst] = []
     ends = time.monotonic() + _LONGEST
     with wire.Connection(port) as api, wire.Connection(floor_port) as floor:
         for _ in range(_WARM_UP):
             api.call(messages[0], status)
             floor.call(messages[0], status)
+            for timed in beside.values():
+                timed()
         while _calls(bursts) < _CALLS and time.monotonic() < ends:
-            bursts.append(_burst(api, floor, messages, status))
+            bursts.append(_burst(api, floor, messages, status, beside))
             if bursts[-1].others > _ALONE:
                 time.sleep(0.2)
     bursts.sort(key=lambda burst: burst.others)
@@ -89,6 +110,7 @@ def in_turn(port: int, floor_port: int, messages: Sequence[bytes], status: int) 
     return Taken(
         [sample for burst in counted for sample in burst.samples],
         [sample for burst in counted for sample in burst.floors],
+        {name: [each for burst in counted for each in burst.beside[name]] for name in beside},
         f"others used up to {counted[-1].others:.0%} of the processors meanwhile",
     )
 
@@ -98,13 +120,20 @@ def _calls(bursts: Sequence[_Burst]) -> int:
 
 
 def _burst(
-    api: wire.Connection, floor: wire.Connection, messages: Sequence[bytes], status: int
+    api: wire.Connection,
+    floor: wire.Connection,
+    messages: Sequence[bytes],
+    status: int,
+    beside: Mapping[str, Timed],
 ) -> _Burst:
     samples: list[float] = []
     floors: list[float] = []
+    besides: dict[str, list[float]] = {name: [] for name in beside}
     others = load.Others()
     for start in range(0, _BURST, _BLOCK):
         block = [messages[n % len(messages)] for n in range(start, start + _BLOCK)]
         samples += [api.timed(message, status) for message in block]
         floors += [floor.timed(message, status) for message in block]
-    return _Burst(samples, floors, others.share())
+        for name, timed in beside.items():
+            besides[name] += [timed() for _ in block]
+    return _Burst(samples, floors, besides, others.share())

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 
-from tests.bench import calls, functions, load, report, wire
+from tests.bench import beside, calls, functions, load, report, wire
 from tests.bench.functions import PACKAGES, Runtime
 from tests.bench.report import Figure
 from tests.bench.site import Site, say
@@ -20,7 +20,10 @@ _TIMEOUTS = 10
 
 
 def warm(site: Site) -> Iterator[Figure]:
-    """Synchronous executions of a function that has a worker, one after the other."""
+    """Synchronous executions of a function that has a worker, one after the other.
+
+    And beside them what they would be without all this, which no goal is set for.
+    """
     installation = site.distributed()
     with functions.runtime(installation) as runtime, bare_worker() as port:
         for kind in PACKAGES:
@@ -29,13 +32,16 @@ def warm(site: Site) -> Iterator[Figure]:
             [worker_id] = runtime.client.workers(function_id)
             options = ("--worker-id", worker_id, "--worker-port", str(port))
             floor = site.floor(installation.database, "tests.bench.execution_floor", *options)
-            with floor as floor_port:
+            with floor as floor_port, beside.served(kind) as others:
                 say(f"measuring warm executions, {kind}")
                 message = _message(function_id, name="World")
-                taken = calls.in_turn(installation.port, floor_port, [message], 201)
+                taken = calls.in_turn(installation.port, floor_port, [message], 201, others)
             name = f"warm execution, {kind}"
             yield taken.against_floor(name, _FACTOR)
             yield _late(name, taken)
+            for other, samples in taken.beside.items():
+                note = beside.KINDS[other]
+                yield report.beside(f"{name}: {other}", samples, "ms", note=note)
 
 
 def _late(name: str, taken: calls.Taken) -> Figure:

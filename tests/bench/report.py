@@ -14,8 +14,9 @@ class Figure:
     """One line of the table.
 
     ``judged`` is the number that counts, of ``samples`` and in their ``unit``; the figure is well
-    when it is at most ``allowed``, or at least, where it is the ``more`` the better. ``floor`` has
-    samples of the bare parts, where there is one.
+    when it is at most ``allowed``, or at least, where it is the ``more`` the better. One with
+    nothing ``allowed`` has no ``goal``: it stands beside others, to compare. ``floor`` has samples
+    of the bare parts, where there is one.
     """
 
     name: str
@@ -23,13 +24,15 @@ class Figure:
     unit: str
     samples: Sequence[float]
     judged: float
-    allowed: float
+    allowed: float | None
     floor: Sequence[float] = ()
     note: str = ""
     more: bool = False
 
     @property
     def well(self) -> bool:
+        if self.allowed is None:
+            return True
         return self.judged >= self.allowed if self.more else self.judged <= self.allowed
 
     @property
@@ -48,7 +51,7 @@ class Figure:
             "ratio": self.ratio,
             "judged": self.judged,
             "allowed": self.allowed,
-            "ok": self.well,
+            "ok": None if self.allowed is None else self.well,
             "note": self.note,
         }
 
@@ -92,6 +95,11 @@ def at_least(
     return Figure(name, goal, unit, samples, min(samples), wanted, note=note, more=True)
 
 
+def beside(name: str, samples: Sequence[float], unit: str, *, note: str = "") -> Figure:
+    """Held to nothing."""
+    return Figure(name, "", unit, samples, percentile(samples, 50), None, note=note)
+
+
 def percentile(samples: Sequence[float], rank: float) -> float:
     """The smallest sample that at least ``rank`` per cent of all do not exceed (nearest rank)."""
     return sorted(samples)[max(0, math.ceil(len(samples) * rank / 100) - 1)]
@@ -133,7 +141,7 @@ def _cells(figure: Figure) -> tuple[str, ...]:
         value(figure.floor, 50),
         value(figure.floor, 99),
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
-        "ok" if figure.well else "MISSED",
+        "" if figure.allowed is None else "ok" if figure.well else "MISSED",
     )
 
 

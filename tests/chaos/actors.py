@@ -24,7 +24,7 @@ from tests.fixtures.worker import signal_worker
 #: Seconds that an answer may take: a worker is waited for, and an API may be asleep.
 PATIENCE = 120.0
 #: Seconds that a function sleeps, now and then.
-_NAPS = (0.0, 0.0, 0.0, 0.0, 0.0, 0.05, 0.3, 1.0)
+_NAPS = (0.0,) * 16 + (0.02, 0.05, 0.3, 1.0)
 #: Seconds after an answer that did not come, or said to try again.
 _PAUSE = 0.1
 
@@ -69,12 +69,16 @@ class Caller:
     """One client of an installation, with all that it does written down.
 
     :param urls: of the APIs; it goes to the next one when one does not answer.
+    :param patience: how long it waits for what an execution comes to (seconds).
     """
 
-    def __init__(self, name: str, urls: Sequence[str], history: History) -> None:
+    def __init__(
+        self, name: str, urls: Sequence[str], history: History, patience: float = PATIENCE
+    ) -> None:
         self._apis = itertools.cycle([Client(url) for url in urls])
         self._api = next(self._apis)
         self._history = history
+        self._patience = patience
         self._names = (f"{name}-{number}" for number in itertools.count(1))
 
     def ask(
@@ -82,7 +86,7 @@ class Caller:
     ) -> requests.Response | None:
         """The answer as it should be; None when it was another one, or none."""
         try:
-            answer = self._api.call(method, path, timeout=PATIENCE, **options)
+            answer = self._api.call(method, path, **{"timeout": PATIENCE} | options)
         except requests.RequestException:
             self._api = next(self._apis)
             return None
@@ -101,7 +105,7 @@ class Caller:
             "sync": sync,
             "input": json.dumps({"key": key, "nap": nap}),
         }
-        answer = self.ask("POST", "/v1/executions", 201, json=body)
+        answer = self.ask("POST", "/v1/executions", 201, json=body, timeout=self._patience)
         execution = None if answer is None else answer.json()
         self._history.calls.append(Call(key, function.id, sync, number, execution))
         return execution
@@ -136,8 +140,9 @@ class Caller:
         return self.ask("POST", path, *expected, json=body) is not None
 
 
-#: What a client does next, and how often it does that in a hundred times.
-_DEEDS = {"sync": 55, "async": 22, "look": 12, "update": 3, "detach": 2, "scale": 6}
+#: What a client does next, and how often it does that in a thousand times. An update and a detach
+#: cost every worker of a function.
+_DEEDS = {"sync": 600, "async": 240, "look": 130, "update": 8, "detach": 5, "scale": 17}
 
 
 class Customer(threading.Thread):
@@ -216,6 +221,8 @@ class Hand(threading.Thread):
             _signal(worker_id, signal.SIGCONT)
         for process in list(self._struck):
             self._mend(process)
+        for service in self._site.services:
+            service.wait_until_answering()
 
     def _at(self, at: float, work: Callable[[], None]) -> None:
         heapq.heappush(self._due, (at, next(self._numbers), work))

@@ -173,8 +173,12 @@ def _as_it_may_change(row: Execution, seen: Execution | None = None) -> dict[str
 
 
 def _took_its_owner(harm: Harm, row: Execution) -> bool:
-    """Whether a process that may have had an execution was lost while it ran."""
-    owners = ("api", "all") if row["sync"] else ("engine", "all")
+    """Whether a process that may have had an execution was lost while it ran.
+
+    A database that is away takes what was sent to nobody yet: that it is accepted, or who is to get
+    it, could not be written down. One that slept for as long as leases hold takes them all.
+    """
+    owners = {"api" if row["sync"] else "engine", "all", "database"}
     lost = harm.kind in owners and (harm.seconds is None or harm.seconds >= LEASE)
     began, ended = time(row["created_at"]), row["updated_at"] and time(row["updated_at"])
     return lost and harm.at >= began and (not ended or harm.at <= ended)
@@ -187,9 +191,12 @@ def summary(history: History, found: Aftermath) -> str:
         f"{harm.kind} {'killed' if harm.seconds is None else 'stopped'}" for harm in history.harms
     )
     lost = sum(call.answer is None for call in history.calls)
+    times = [time(row["created_at"]) for row in found.rows]
+    seconds = (max(times) - min(times)).total_seconds() if times else 0.0
+    rate = len(times) / max(seconds, 1.0)
     parts = [
         f"{len(history.calls)} calls ({lost} without an answer)",
-        f"{len(found.rows)} executions ({_counted(ends)})",
+        f"{len(found.rows)} executions ({_counted(ends)}), {rate:.0f}/s",
         f"{len(found.runs)} runs in {len({run.worker_id for run in found.runs})} workers",
         f"{max((run.number for run in found.runs), default=0)} codes at most",
         _counted(harms) or "no harm",

@@ -59,7 +59,8 @@ class Run:
 class Harm:
     """What was done to a process.
 
-    :ivar kind: ``worker``, ``api``, ``engine``, or ``all`` for a process that is everything.
+    :ivar kind: ``worker``, ``api``, ``engine``, or ``all`` for a process that is everything;
+        ``database`` or ``broker`` for the servers that these need.
     :ivar name: the worker's id, or the program.
     :ivar seconds: for how long it was stopped; None when it was killed.
     """

@@ -4,6 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: How often each kind of process is struck, beside the others.
+_SHARES = {"worker": 6, "api": 2, "engine": 2, "all": 2, "database": 1, "broker": 1}
 #: Seconds between two blows.
 _PAUSE = (0.3, 2.0)
 #: Seconds for which a process is stopped, and for which a program that was killed is away.
@@ -14,6 +16,8 @@ _ASLEEP = (17.0, 20.0)
 #: Runs of at least so many seconds have such sleepers, too; one blow of so many is one.
 _LONG_RUN = 40.0
 _SLEEPERS = 12
+#: Where there are no others, or nothing to take.
+_SLEEPLESS = ("all", "worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +43,11 @@ def blows(seed: int, length: float, kinds: Sequence[str]) -> list[Blow]:
     found: list[Blow] = []
     at = chance.uniform(*_PAUSE)
     while at < length:
-        kind = chance.choice(kinds)
+        [kind] = chance.choices(kinds, [_SHARES[kind] for kind in kinds])
         kill = chance.random() < 0.5
         seconds = chance.uniform(*(_AWAY if kill else _STOPPED))
-        if length >= _LONG_RUN and kind != "worker" and chance.randrange(_SLEEPERS) == 0:
+        sleeps = length >= _LONG_RUN and chance.randrange(_SLEEPERS) == 0
+        if sleeps and kind not in _SLEEPLESS:
             kill, seconds = False, chance.uniform(*_ASLEEP)
         found.append(Blow(at, kind, chance.random(), kill, seconds))
         at += chance.uniform(*_PAUSE)

@@ -1,7 +1,7 @@
 """The installations that are put under load, each for one trial alone."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.mariadb import MariaDB
 from tests.fixtures.process import Process, wait_until
 from tests.fixtures.rabbitmq import RabbitMQ
+from tests.fixtures.service import Service
 from tests.functional.pools.conftest import CLOCK, IMAGES, options, prepare
 
 #: Few, so that executions wait for them.
@@ -28,6 +29,7 @@ class Site:
     :ivar urls: of its APIs. :ivar programs: its processes, by kind, as of ``history.Harm``.
     :ivar workers: ids of all workers that live, whether anybody knows of them or not.
     :ivar database: its URL.
+    :ivar services: what it needs, whose processes are among the programs.
     """
 
     deployment: Deployment
@@ -35,6 +37,7 @@ class Site:
     programs: Mapping[str, tuple[Process, ...]]
     workers: Callable[[], set[str]]
     database: str
+    services: Sequence[Service] = ()
 
     def query(self, statement: str) -> list[tuple[str, ...]]:
         engine = sa.create_engine(self.database)
@@ -64,7 +67,8 @@ def distributed(root: Path, mariadb: MariaDB, rabbitmq: RabbitMQ) -> Iterator[Si
     """Two APIs and two engines on MariaDB and RabbitMQ; the workers are this host's."""
     found = Distributed(root, mariadb, rabbitmq, OPTIONS)
     with _doubled(found) as (urls, programs):
-        yield Site(found, urls, programs, lambda: _of_host(found), found.database)
+        services = (mariadb, rabbitmq)
+        yield Site(found, urls, programs, lambda: _of_host(found), found.database, services)
 
 
 @contextlib.contextmanager
@@ -79,7 +83,8 @@ def kubernetes(root: Path, mariadb: MariaDB, rabbitmq: RabbitMQ) -> Iterator[Sit
             return {pod["metadata"]["uid"] for pod in cluster.client.list("pods", namespace)}
 
         with _doubled(found) as (urls, programs):
-            yield Site(found, urls, programs, workers, found.database)
+            services = (mariadb, rabbitmq)
+            yield Site(found, urls, programs, workers, found.database, services)
         cluster.check()
 
 
@@ -87,7 +92,7 @@ def kubernetes(root: Path, mariadb: MariaDB, rabbitmq: RabbitMQ) -> Iterator[Sit
 def _doubled(
     found: Distributed,
 ) -> Iterator[tuple[tuple[str, ...], dict[str, tuple[Process, ...]]]]:
-    """An installation of two APIs and two engines; the APIs' URLs, and the processes."""
+    """An installation of two APIs and two engines; the APIs' URLs, and all processes."""
     api, url = found.second_api()
     engine = found.second_engine()
     with running(found, api.close, engine.close):
@@ -95,8 +100,15 @@ def _doubled(
         engine.start()
         engine.wait_for_line("The engine is running", timeout=30)
         wait_until(lambda: _serves(url), 30, "the second API serves")
-        programs = {"api": (found.api, api), "engine": (found.engine, engine)}
-        yield (found.url, url), programs
+        yield (
+            (found.url, url),
+            {
+                "api": (found.api, api),
+                "engine": (found.engine, engine),
+                "database": (found.mariadb.server,),
+                "broker": (found.rabbitmq.server,),
+            },
+        )
 
 
 def _serves(url: str) -> bool:

@@ -9,14 +9,16 @@ from pathlib import Path
 import requests
 
 from tests.chaos import checker, plan
-from tests.chaos.actors import Caller, Customer, Function, Hand
+from tests.chaos.actors import PATIENCE, Caller, Customer, Function, Hand
 from tests.chaos.history import Aftermath, History, Run
 from tests.chaos.sites import POOL, Site
 from tests.fixtures.process import wait_until
 
 CLIENTS = 8
 FUNCTIONS = 3
-#: Seconds after the last fault in which everything serves again.
+#: Seconds that some clients wait for what an execution comes to; they never know it then.
+_LITTLE_PATIENCE = 3.0
+#: Seconds after the last fault, with all services there, in which everything serves again.
 SERVES_WITHIN = 10.0
 #: Seconds in which what had lost its owner has its end: until the lease is lost, and asked for.
 _ENDS_WITHIN = 60.0
@@ -55,7 +57,6 @@ def run(site: Site, runs: Path, seed: int, seconds: float) -> Verdict:
     functions = [Function(operator, runtime["id"], runs) for _ in range(FUNCTIONS)]
     history = History()
     breaches = _storm(site, functions, history, seed, seconds)
-    breaches += _serves_again(site, functions, history)
     dead = [each for kind in site.programs.values() for each in kind if not each.running]
     if dead:
         breaches += [f"{each} has ended:\n{each.log_tail()}" for each in dead]
@@ -71,22 +72,31 @@ def run(site: Site, runs: Path, seed: int, seconds: float) -> Verdict:
 def _storm(
     site: Site, functions: list[Function], history: History, seed: int, seconds: float
 ) -> list[str]:
+    """Load and faults, and then as much time as it may take to be well again."""
     stop = threading.Event()
-    kinds = ("worker",) * 3 + tuple(site.programs)
-    hand = Hand(site, plan.blows(seed, seconds, kinds), history)
+    hand = Hand(site, plan.blows(seed, seconds, ("worker", *site.programs)), history)
     customers = []
     for number in range(CLIENTS):
         name = f"client-{number}"
         # Half of them begin at each API.
         urls = site.urls if number % 2 else site.urls[::-1]
-        caller = Caller(name, urls, history)
+        # And half of those there have little patience.
+        patience = PATIENCE if number % 4 < 2 else _LITTLE_PATIENCE
+        caller = Caller(name, urls, history, patience)
         customers.append(Customer(name, seed, caller, functions, stop))
     for thread in (hand, *customers):
         thread.start()
-    time.sleep(seconds)
-    stop.set()
-    hand.stop()
-    return hand.wrong
+    try:
+        time.sleep(seconds)
+    finally:
+        stop.set()
+        hand.stop()
+    breaches = hand.wrong + _serves_again(site, functions, history)
+    for each in customers:
+        each.join(_ENDS_WITHIN)
+        if each.is_alive():
+            breaches.append(f"{each.name} is still without an answer")
+    return breaches
 
 
 def _serves_again(site: Site, functions: list[Function], history: History) -> list[str]:

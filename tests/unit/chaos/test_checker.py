@@ -142,6 +142,10 @@ def test_each_rule_finds_something() -> None:
         (Harm(AT, "api", "qinling-api", 18.0), True, True),
         (Harm(AT, "api", "qinling-api", 2.0), False, False),
         (Harm(AT, "engine", "qinling-engine"), False, False),
+        (Harm(AT, "database", "mariadbd"), False, True),
+        (Harm(AT, "database", "mariadbd", 18.0), True, True),
+        (Harm(AT, "database", "mariadbd", 2.0), False, False),
+        (Harm(AT, "broker", "rabbitmq"), False, False),
         (Harm(AT + dt.timedelta(seconds=6), "api", "qinling-api"), False, False),
         (Harm(AT - dt.timedelta(seconds=6), "api", "qinling-api"), False, False),
     ],
@@ -157,7 +161,7 @@ def test_an_error_is_excused_by_what_took_its_worker_or_its_owner(
 
 
 def test_a_seed_has_the_same_blows_each_time_and_another_one_has_others() -> None:
-    kinds = ("worker", "api", "engine")
+    kinds = ("worker", "api", "engine", "database", "broker")
     assert plan.blows(1, 60, kinds) == plan.blows(1, 60, kinds)
     assert plan.blows(1, 60, kinds) != plan.blows(2, 60, kinds)
     assert {blow.kind for blow in plan.blows(1, 60, kinds)} == set(kinds)

@@ -128,6 +128,25 @@ def test_an_execution_whose_acceptance_was_not_answered_ends(
     wait_until(ended, 10, "its end")
 
 
+def test_what_no_worker_was_found_for_while_the_database_was_away_is_looked_at_again(
+    db: db_api.Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = rows.insert_function(db)
+    values = rows.asked(function) | {"sync": False, "owner": US, "worker_id": None}
+    execution = db.write(executions.create, values, function.revision)
+    read = db.read
+
+    def fail_to_look(query: Any, *arguments: Any) -> Any:
+        if query is workers.serving:
+            raise exceptions.DatabaseUnavailable("gone")
+        return read(query, *arguments)
+
+    monkeypatch.setattr(db, "read", fail_to_look)
+    with pytest.raises(exceptions.DatabaseUnavailable):
+        dispatcher.run(execution, function, context.RequestContext())
+    assert read(executions.get, execution.id) == execution
+
+
 def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
     db: db_api.Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
