@@ -184,7 +184,7 @@ def test_a_worker_imports_the_standard_library_and_nothing_else(tmp_path: Path) 
     )
     modules, path = map(json.loads, done.stdout.splitlines())
     ours = {name for name, _ in modules if name.partition(".")[0] == "qinling"}
-    assert ours == {"qinling", "qinling.worker", "qinling.worker.zygote"}
+    assert {tuple(name.split(".")[:2]) for name in ours} == {("qinling",), ("qinling", "worker")}
     allowed = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")]
     strangers = {
         name
