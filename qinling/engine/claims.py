@@ -293,9 +293,10 @@ class Loads:
             # Asked for first, so that it may come while the rest is made ready.
             self._orchestrator.resize(row.runtime_id, row.id, memory=memory)
             boot_id = client.meet()
-            with self._store.open(code.package) as package:
+            with self._store.pieces(code.package) as package:
                 self._fit(row, memory)
-                client.load(boot_id, metadata, package, options.import_timeout + _MARGIN)
+                patience = options.import_timeout + _MARGIN
+                client.load(boot_id, metadata, package, package.size, patience)
         return self._db.write(workers.loaded, row.id, boot_id)
 
     def _fit(self, row: workers.Worker, memory: tuple[int, int]) -> None:

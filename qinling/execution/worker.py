@@ -9,13 +9,12 @@ import base64
 import http.client
 import json
 import math
-import os
 import select
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from qinling import exceptions
 from qinling.worker import signing
@@ -31,8 +30,6 @@ _MAX_KEPT = 16 * 1024 * 1024 - 1024
 # Characters of what a worker says about an error, and of a boot id.
 _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
-# Bytes of a package that are read and sent at a time.
-_BLOCK = 256 * 1024
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
 # Connections that are kept open to one worker, and seconds for which each is while nobody uses it:
@@ -98,15 +95,21 @@ class WorkerClient:
         return boot_id
 
     def load(
-        self, boot_id: str, function: Mapping[str, Any], package: BinaryIO, patience: float
+        self,
+        boot_id: str,
+        function: Mapping[str, Any],
+        package: Iterable[bytes],
+        size: int,
+        patience: float,
     ) -> None:
         """Give the worker its function, and its key with it. Again is no matter.
 
         :param boot_id: of the server that is to have it.
         :param function: what ``/specialize`` takes, but for the worker's identity and key.
-        :param package: read and sent piece by piece, from its begin: it may be large.
+        :param package: sent piece by piece; it may be large. :param size: bytes of all of it.
         :raises WorkerGone: it is not the one that was claimed.
-        :raises WorkerLost, WorkerBroken: it does not take it.
+        :raises WorkerLost, WorkerBroken: it does not take it. What ``package`` raises is raised,
+            and the worker has no function then.
         """
         metadata = {
             **function,
@@ -115,11 +118,9 @@ class WorkerClient:
             "revision": self._revision,
             "key": self._key.hex(),
         }
-        size = package.seek(0, os.SEEK_END)
-        package.seek(0)
         headers = {
             "Content-Type": "application/zip",
-            # Without it what is read from a file is sent in chunks.
+            # Without it the pieces are sent as chunks.
             "Content-Length": str(size),
             "Qinling-Function": base64.b64encode(json.dumps(metadata).encode()).decode(),
         }
@@ -203,9 +204,7 @@ class WorkerClient:
             if _is_open(connection):
                 return connection
             connection.close()
-        connection = http.client.HTTPConnection(
-            self._host, self._port, timeout=_PATIENCE, blocksize=_BLOCK
-        )
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
         try:
             connection.connect()
         except OSError as error:
@@ -225,11 +224,11 @@ class WorkerClient:
         self,
         method: str,
         path: str,
-        content: bytes | BinaryIO,
+        content: bytes | Iterable[bytes],
         headers: dict[str, str] | None,
         patience: float,
     ) -> tuple[int, dict[str, Any]]:
-        """One request, signed unless it has headers of its own, as one whose content is a file."""
+        """One request, signed unless it has headers of its own, as one that comes in pieces."""
         connection = self._connection()
         signed = headers is None
         if headers is None:
@@ -249,7 +248,7 @@ class WorkerClient:
                     self._key, answer.status, sent[signing.NONCE], answer.getheader, body
                 )
             parsed = self._parse(body)
-        except exceptions.WorkerBroken:
+        except exceptions.QinlingError:
             connection.close()
             raise
         except Unsigned as error:

@@ -46,6 +46,20 @@ class Upload(Protocol):
         """Forget it, unless it was kept."""
 
 
+class Pieces(Protocol):
+    """A package on its way to somebody who does not take it when it is cut short."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all pieces."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Its content, once. The last piece comes when all of it has been checked.
+
+        :raises PackageLost: it is damaged. :raises Unavailable: the store cannot be read.
+        """
+
+
 class PackageStore(Protocol):
     def prepare(self) -> str:
         """Make the store ready, at the start of a program that takes packages in.
@@ -85,6 +99,12 @@ class PackageStore(Protocol):
 
         :raises PackageLost: it is not there, or it is damaged.
         :raises Unavailable: the store cannot be read.
+        """
+
+    def pieces(self, digest: str) -> AbstractContextManager[Pieces]:
+        """A package that is checked while it is read, which takes as long as to send it.
+
+        :raises PackageLost: it is not there. :raises Unavailable: the store cannot be read.
         """
 
     def stored(self) -> Iterator[str]:

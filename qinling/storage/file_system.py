@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import tempfile
 import time
@@ -30,6 +31,8 @@ LOG = log.getLogger(__name__)
 # Seconds without a write after which an upload has no program any more, and a package, if it is
 # going to have one, its row.
 _ABANDONED = 3600
+# Bytes of a package that are read at a time.
+_PIECE = 64 * 1024
 
 
 class FileSystemStore:
@@ -87,11 +90,8 @@ class FileSystemStore:
         return package
 
     def open(self, digest: str) -> BinaryIO:
+        file = self._open(digest)
         with _away("read"):
-            try:
-                file = self._path(digest).open("rb")
-            except FileNotFoundError as error:
-                raise exceptions.PackageLost(digest, "is not there") from error
             try:
                 sound = hashlib.file_digest(file, "sha256").hexdigest() == digest
                 file.seek(0)
@@ -102,6 +102,11 @@ class FileSystemStore:
             file.close()
             raise exceptions.PackageLost(digest, "is damaged")
         return file
+
+    @contextlib.contextmanager
+    def pieces(self, digest: str) -> Iterator["FilePieces"]:
+        with self._open(digest) as file:
+            yield FilePieces(file, digest)
 
     def stored(self) -> Iterator[str]:
         old = time.time() - _ABANDONED
@@ -118,6 +123,13 @@ class FileSystemStore:
                 return
             with _away("written to"), contextlib.suppress(FileNotFoundError):
                 self._path(digest).unlink()
+
+    def _open(self, digest: str) -> io.BufferedReader:
+        with _away("read"):
+            try:
+                return self._path(digest).open("rb")
+            except FileNotFoundError as error:
+                raise exceptions.PackageLost(digest, "is not there") from error
 
     def _path(self, digest: str) -> Path:
         return self._packages / digest[:2] / digest
@@ -203,6 +215,30 @@ class FileUpload:
         if self._path is not None:
             with contextlib.suppress(OSError):
                 self._path.unlink()
+
+
+class FilePieces:
+    """``Pieces`` of a file."""
+
+    def __init__(self, file: BinaryIO, digest: str) -> None:
+        self._file = file
+        self._digest = digest
+        self.size = os.fstat(file.fileno()).st_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        found, held = hashlib.sha256(), b""
+        while piece := self._read():
+            if held:
+                yield held
+            found.update(piece)
+            held = piece
+        if found.hexdigest() != self._digest:
+            raise exceptions.PackageLost(self._digest, "is damaged")
+        yield held
+
+    def _read(self) -> bytes:
+        with _away("read"):
+            return self._file.read(_PIECE)
 
 
 @contextlib.contextmanager

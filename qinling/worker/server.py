@@ -108,8 +108,14 @@ class WorkerServer(ThreadingHTTPServer):
         processes.hide_memory()
         processes.adopt_orphans()
         function = order.function
-        package.unpack(archive, self._clean.folder, function.max_unpacked_size)
-        found = Executor(function, Slots(self._clean, function, self.fail))
+        slots = Slots(self._clean, function, self.fail)
+        slots.prepare()
+        try:
+            package.unpack(archive, self._clean.folder, function.max_unpacked_size)
+        except BaseException:
+            slots.close()
+            raise
+        found = Executor(function, slots)
         answer = {
             "worker_id": self.worker_id,
             "boot_id": self.boot_id,

@@ -17,7 +17,7 @@ from qinling.worker.channel import FRAME
 from qinling.worker.child import Child, Exhausted, Gone, Late
 from qinling.worker.function import EXHAUSTED, Function
 from qinling.worker.log import Log
-from qinling.worker.zygote import FORK_SLOT, CleanZygote
+from qinling.worker.zygote import FORK_SLOT, IMPORT, CleanZygote
 
 #: Seconds until it is given up to start a slot, and between two attempts.
 _PATIENCE = 5.0
@@ -51,6 +51,8 @@ class Slots:
         self._function = function
         self._lost = lost
         self._zygote: Child | None = None
+        # A zygote that is being forked.
+        self._coming: Child | None = None
         #: Whether slots are forked with the function in them.
         self._shared = True
         self._lock = threading.Lock()
@@ -64,6 +66,12 @@ class Slots:
         self._closed = False
         self._own = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._thread = threading.Thread(target=self._keep, daemon=True)
+
+    def prepare(self) -> None:
+        """Begin to fork what imports the function, which needs not be there yet."""
+        # Who cannot be forked now is missed when the function is there.
+        with contextlib.suppress(OSError):
+            self._coming = self._order_zygote(imports=True)
 
     def start(self) -> None:
         """Import the function, and from then on keep slots ready.
@@ -120,8 +128,10 @@ class Slots:
             self._thread.join()
         for slot in self._all:
             slot.child.close()
-        if self._zygote is not None:
-            self._zygote.close()
+        for zygote in (self._zygote, self._coming):
+            if zygote is not None:
+                zygote.close()
+        os.close(self._own)
         self._all.clear()
         self._end_strays()
 
@@ -197,35 +207,48 @@ class Slots:
         """A zygote that has imported the function or, where that cannot be shared, a clean one."""
         if self._shared:
             zygote = self._new_zygote(imports=True)
-            self._shared = self._import(zygote)
+            self._shared = self._import(zygote, IMPORT)
             if self._shared:
                 return zygote
             zygote.close()
             self._end_strays()
         return self._new_zygote(imports=False)
 
-    def _new_zygote(self, *, imports: bool) -> Child:
+    def _order_zygote(self, *, imports: bool) -> Child:
+        """:raises OSError: nobody is there to fork it."""
         child = Child(FRAME)
         try:
             self._clean.fork(self._function, imports, child.theirs)
+        except OSError:
+            child.close()
+            raise
+        return child
+
+    def _new_zygote(self, *, imports: bool) -> Child:
+        child, self._coming = self._coming, None
+        try:
+            if child is None:
+                child = self._order_zygote(imports=imports)
             child.meet()
         except (OSError, Gone):
-            child.close()
+            if child is not None:
+                child.close()
             print("The clean zygote is gone: this worker ends.", file=sys.stderr, flush=True)
             self._lost()
             raise Unimportable(EXHAUSTED, "The worker has lost its processes.\n") from None
         return child
 
-    def _import(self, child: Child) -> bool:
+    def _import(self, child: Child, message: bytes = b"") -> bool:
         """Watch a child's import; whether others can be forked from it.
 
+        :param message: what it waits for to begin.
         :raises Unimportable: it failed; the child has been ended.
         """
         function, log = self._function, Log(self._function.max_log_size)
         most = child.resident() + function.import_memory
         trace: str | None = None
         try:
-            match child.ask(b"", time.monotonic() + function.import_timeout, most, log):
+            match child.ask(message, time.monotonic() + function.import_timeout, most, log):
                 case [None, _, bool(alone)]:
                     return alone
                 case [str(text), str(said), _]:

@@ -64,15 +64,20 @@ class CleanZygote:
 
 #: The command of a zygote: fork a slot. Its descriptors are a slot's channel and its log.
 FORK_SLOT = b"{}"
+#: What a zygote that imports the function is told once the function is there.
+IMPORT = channel.pack(None)
 
 
 class _ForGood(contextlib.AbstractContextManager[None]):
     """What a forked process does, it does in here: the stack below is its parent's."""
 
     def __exit__(self, *exc_info: object) -> NoReturn:
-        if exc_info[1] is not None:
-            traceback.print_exc()
-        os._exit(1)
+        try:
+            if exc_info[1] is not None:
+                traceback.print_exc()
+        finally:
+            # Nobody may be there to read it.
+            os._exit(1)
 
 
 def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> None:
@@ -138,6 +143,12 @@ def _be_zygote(control: socket.socket, log: int, folder: str, command: Any) -> N
     function = Function(*command["function"])
     processes.gain_nothing()
     limits.common()
+    if command["imports"]:
+        try:
+            channel.receive(control)
+        except channel.Broken:
+            # There is none: what was sent could not be unpacked.
+            os._exit(0)
     os.chdir(folder)
     entry = _import(control, folder, function) if command["imports"] else None
     # Collections in a slot leave alone what it shares with others.

@@ -2,8 +2,8 @@
 
 import contextlib
 import http.client
-import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,18 +140,24 @@ def test_a_worker_without_a_usable_boot_id_gets_no_function(
         client.meet()
 
 
-def test_a_package_is_sent_without_being_held_in_memory(answer: Answer) -> None:
-    class Package(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            assert size is not None
-            assert 0 < size <= 1024**2
-            return super().read(size)
+def test_a_package_is_sent_piece_by_piece_and_not_whole_when_it_is_damaged() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as held:
+        client = WorkerClient("worker", f"127.0.0.1:{listener.getsockname()[1]}", KEY, 1)
+        ends: list[socket.socket] = []
 
-    # It answers when it has got as much as it was told.
-    package = Package(b"x" * 10_000_000)
-    package.seek(17)
-    answer(b"{}").load("boot", {}, package, 5)
-    assert package.tell() == 10_000_000
+        def package() -> Iterator[bytes]:
+            connection = held.enter_context(listener.accept()[0])
+            ends.append(connection)
+            connection.settimeout(10)
+            yield b"first"
+            found = b""
+            while not found.endswith(b"first"):
+                found += connection.recv(1000)
+            raise exceptions.PackageLost("digest", "is damaged")
+
+        with pytest.raises(exceptions.PackageLost):
+            client.load("boot", {}, package(), 10, 5)
+        assert ends[0].recv(1) == b""
 
 
 def test_a_connection_that_was_idle_for_long_is_not_used_again(

@@ -85,6 +85,11 @@ def test_no_upload_is_larger_than_a_package_may_be(store: file_system.FileSystem
 def test_a_package_that_is_not_there_is_told(store: file_system.FileSystemStore) -> None:
     with pytest.raises(exceptions.PackageLost, match=f"{DIGEST} is not there"):
         store.open(DIGEST)
+    with (
+        pytest.raises(exceptions.PackageLost, match=f"{DIGEST} is not there"),
+        store.pieces(DIGEST),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("damage", [b"", CONTENT[:-1], CONTENT + b"x", b"W" + CONTENT[1:]])
@@ -95,8 +100,23 @@ def test_a_damaged_package_is_told_and_healed_by_the_next_upload(
     files(store, "zips")[0].write_bytes(damage)
     with pytest.raises(exceptions.PackageLost, match=f"{DIGEST} is damaged"):
         store.open(DIGEST)
+    with store.pieces(DIGEST) as pieces:
+        found = []
+        with pytest.raises(exceptions.PackageLost, match=f"{DIGEST} is damaged"):
+            found += pieces
+        # Who takes it by its length has not got all of it.
+        assert len(b"".join(found)) < max(pieces.size, 1)
     put(store)
     assert read(store, DIGEST) == CONTENT
+
+
+def test_a_package_comes_in_pieces_as_it_was_put(store: file_system.FileSystemStore) -> None:
+    content = bytes(range(256)) * 1000
+    with store.pieces(put(store, content).digest) as pieces:
+        found = list(pieces)
+        assert b"".join(found) == content
+        assert len(found) > 1
+        assert pieces.size == len(content)
 
 
 def test_what_is_used_is_not_removed(store: file_system.FileSystemStore) -> None:

@@ -171,6 +171,8 @@ def test_a_sender_that_stops_halfway_leaves_the_worker_free(
     assert worker.specialize(FUNCTION)["imported"]
     assert worker.run()["output"] == 7
     assert [path.name for path in tmp_path.glob("*.zip")] == []
+    # Nor is anybody left who was to import it.
+    worker.settle()
 
 
 UNSIGNED = [
