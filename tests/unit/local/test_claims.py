@@ -1,6 +1,5 @@
 """Claimed workers: out of the pool for good, kept through restarts, ended when they are let go."""
 
-import io
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -133,7 +132,8 @@ def test_what_runs_in_a_worker_that_is_let_go_ends_and_nothing_is_left(
     loader = WorkerClient(claimed.id, claimed.address, bytes(32), 1)
     limits = LIMITS | {"memory_size": 64 * MB}
     boot_id = loader.meet()
-    loader.load(boot_id, function | limits, io.BytesIO(pack(FUNCTIONS[image])), 20)
+    package = pack(FUNCTIONS[image])
+    loader.load(boot_id, function | limits, [package], len(package), 20)
     client = WorkerClient(claimed.id, claimed.address, bytes(32), 1, boot_id)
     execution_id = str(uuid.uuid4())
     with closing(loader), closing(client), ThreadPoolExecutor(1) as pool:
