@@ -11,7 +11,6 @@ it costs nobody else anything.
 import contextlib
 import io
 import logging
-import os
 import re
 import socket
 import time
@@ -24,6 +23,7 @@ from oslo_log import log
 
 from qinling import context
 from qinling.api.middleware import body, errors, overload
+from qinling.cmd import prompt
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -53,7 +53,7 @@ _BODY_RATE = 64 * 1024
 #: nobody has read it, so that its connection can be kept.
 MAX_SMALL = 64 * 1024
 # Bytes that are taken from a connection at a time.
-_PIECE = 64 * 1024
+_PIECE = 16 * 1024
 # Seconds that what a client still sends is thrown away after its answer, and
 # that it may pause meanwhile.
 _LINGER = 5.0
@@ -166,8 +166,7 @@ class _Socket(socket.SocketIO):
 
         :raises BlockingIOError: nothing has.
         """
-        # Not recv: with a timeout it asks whether there is something, and waits.
-        piece = os.read(self.fileno(), _PIECE)
+        piece = prompt.receive(self.fileno(), _PIECE)
         self._count(len(piece))
         return piece
 
@@ -189,14 +188,16 @@ class _Reader(makefile.StreamReader):
 
     def gather(self) -> None:
         """Take what has come, without waiting for anything."""
-        with contextlib.suppress(BlockingIOError):
-            try:
-                piece = self.raw.take()
-            except ConnectionError:
-                piece = b""
-            self.ended = not piece
-            self._read_buf = self._read_buf[self._read_pos :] + piece
-            self._read_pos = 0
+        try:
+            piece = self.raw.take()
+        except BlockingIOError:
+            return
+        except OSError:
+            # Whatever its name, it is the connection's end.
+            piece = b""
+        self.ended = not piece
+        self._read_buf = self._read_buf[self._read_pos :] + piece
+        self._read_pos = 0
 
     def is_due(self) -> bool:
         """Whether a thread has something to do with what has come.

@@ -9,13 +9,12 @@ send; all others are left to the middleware.
 import contextlib
 import email.utils
 import io
-import os
+import random
 import socket
-
-from oslo_context import context as oslo_context
+import uuid
 
 from qinling.api.middleware import errors, overload
-from qinling.cmd import protocol
+from qinling.cmd import prompt, protocol
 
 _LINE = b"POST /v1/executions HTTP/1.1\r\n"
 _END = b"\r\n\r\n"
@@ -39,8 +38,7 @@ def refuse(connection: protocol.Connection) -> bool:
     connection.begin_anew()
     answer = _answer()
     with contextlib.suppress(OSError):
-        # Not send: with a timeout it asks whether it may.
-        if os.write(connection.socket.fileno(), answer) == len(answer):
+        if prompt.send(connection.socket.fileno(), answer) == len(answer):
             return True
     # The client has gone, or does not read its answers. What is closed can be read: its end.
     with contextlib.suppress(OSError):
@@ -67,11 +65,13 @@ def _length(lines: bytes) -> int | None:
 def _answer() -> bytes:
     refusal = overload.refusal()
     content = errors.fault_body(refusal.code, str(refusal))
+    # Not oslo.context's: bytes of the system's are a call that gives up Python's lock, too.
+    request_id = uuid.UUID(int=random.getrandbits(128), version=4)  # nosec B311
     head = (
         f"HTTP/1.1 {refusal.code} Too Many Requests\r\n"
         f"Retry-After: {refusal.retry_after}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        f"x-openstack-request-id: {oslo_context.generate_request_id()}\r\n"
+        f"x-openstack-request-id: req-{request_id}\r\n"
         f"Date: {email.utils.formatdate(usegmt=True)}\r\nServer: qinling\r\n\r\n"
     )
     return head.encode() + content

@@ -2,7 +2,7 @@
 
 import resource
 import select
-import selectors
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from cheroot import connections, wsgi
 from oslo_log import log
 
 from qinling import exceptions
-from qinling.cmd import protocol, refusals
+from qinling.cmd import prompt, protocol, refusals
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -32,6 +32,45 @@ _IDLE = 75
 _STOP_TIMEOUT = 10
 
 
+class _Selector:
+    """Whose connections are looked at, for something to read.
+
+    Threads that have answered register theirs, all else is the connections' thread's. cheroot's has
+    a lock, which one of them would hold while it waits for Python's; none is needed for single
+    steps of a dictionary, and of the system.
+    """
+
+    def __init__(self, server: "_Server") -> None:
+        self._epoll = select.epoll()
+        self._by_descriptor: dict[int, Any] = {}
+        self.register(server.socket, server)
+
+    def __len__(self) -> int:
+        return len(self._by_descriptor)
+
+    @property
+    def connections(self) -> list[tuple[int, Any]]:
+        """All, with their descriptors; the server is one of them."""
+        return list(self._by_descriptor.items())
+
+    def register(self, source: socket.socket, connection: Any) -> None:
+        descriptor = source.fileno()
+        self._by_descriptor[descriptor] = connection
+        self._epoll.register(descriptor, select.EPOLLIN)
+
+    def unregister(self, descriptor: int) -> None:
+        del self._by_descriptor[descriptor]
+        prompt.unregister(self._epoll.fileno(), descriptor)
+
+    def select(self, timeout: float) -> list[tuple[int, Any]]:
+        """Those over which something has come, with their descriptors."""
+        ready = self._epoll.poll(timeout, len(self._by_descriptor))
+        return [(descriptor, self._by_descriptor[descriptor]) for descriptor, _ in ready]
+
+    def close(self) -> None:
+        self._epoll.close()
+
+
 class _Connections(connections.ConnectionManager):
     """Where connections wait, without a thread, until a request has come whole.
 
@@ -42,22 +81,55 @@ class _Connections(connections.ConnectionManager):
 
     server: "_Server"
     _selector: Any
+    _stop_requested: bool
+
+    def __init__(self, server: "_Server") -> None:
+        super().__init__(server)
+        self._selector.close()
+        self._selector = _Selector(server)
 
     def put(self, connection: protocol.Connection) -> None:
         """A new connection, or one whose request was answered."""
         connection.last_used = time.time()
-        self.go_on(connection)
-
-    def go_on(self, connection: protocol.Connection) -> None:
-        """Let it have a thread, if there is something for one, or wait."""
-        while is_due := connection.rfile.is_due():
-            if not self.server.refuses(connection):
-                break
-            connection.last_used = time.time()
-        if is_due:
-            self.server.hand_over(connection)
+        if self._is_due(connection):
+            self.server.process_conn(connection)
         else:
-            self._selector.register(connection.socket, selectors.EVENT_READ, data=connection)
+            self._selector.register(connection.socket, connection)
+
+    def _run(self, expiration_interval: float) -> None:
+        """As cheroot's, but that a connection stays registered until a thread gets it.
+
+        To register it anew each time would give up Python's lock; ``prompt`` tells what that costs.
+        """
+        expired = time.time()
+        while not self._stop_requested:
+            for descriptor, connection in self._selector.select(expiration_interval):
+                if connection is self.server:
+                    self._from_server_socket(self.server.socket)
+                else:
+                    self._take(descriptor, connection)
+            now = time.time()
+            if now > expired + expiration_interval:
+                self._expire(now - self.server.timeout)
+                expired = now
+
+    def _take(self, descriptor: int, connection: protocol.Connection) -> None:
+        """Something has come over a connection that waits."""
+        connection.rfile.gather()
+        if connection.rfile.ended and not connection.rfile.count():
+            self._selector.unregister(descriptor)
+            connection.close()
+        elif self._is_due(connection):
+            self._selector.unregister(descriptor)
+            self.server.process_conn(connection)
+
+    def _is_due(self, connection: protocol.Connection) -> bool:
+        """Whether it has something for a thread."""
+        while connection.rfile.is_due():
+            if not self.server.refuses(connection):
+                return True
+            connection.last_used = time.time()
+        return False
 
     def _from_server_socket(self, server_socket: Any) -> None:
         if not self.can_add_keepalive_connection:
@@ -75,10 +147,9 @@ class _Connections(connections.ConnectionManager):
     def _close_oldest(self) -> None:
         """Make room: a client that is closed while idle connects again.
 
-        They are in the order in which they came here. One of which something has come is no
-        idle one: its turn has not come yet.
+        One of which something has come is no idle one: its turn has not come yet.
         """
-        for descriptor, connection in self._waiting():
+        for descriptor, connection in sorted(self._waiting(), key=lambda pair: pair[1].last_used):
             if not _is_readable(descriptor):
                 self._selector.unregister(descriptor)
                 connection.close()
@@ -89,7 +160,7 @@ class _Connections(connections.ConnectionManager):
         for descriptor, connection in self._waiting():
             if connection.is_late():
                 self._selector.unregister(descriptor)
-                self.server.hand_over(connection)  # which tells it so
+                self.server.process_conn(connection)  # which tells it so
 
     def _waiting(self) -> list[tuple[int, protocol.Connection]]:
         return [pair for pair in self._selector.connections if pair[1] is not self.server]
@@ -113,14 +184,6 @@ class _Server(wsgi.Server):
         self._connections.close()
         self._connections = _Connections(self)
 
-    def process_conn(self, connection: protocol.Connection) -> None:
-        """Something has come over a connection that waited."""
-        connection.rfile.gather()
-        if connection.rfile.ended and not connection.rfile.count():
-            connection.close()
-        else:
-            self._connections.go_on(connection)
-
     def refuses(self, connection: protocol.Connection) -> bool:
         """Whether what came was an execution too many, and was answered so; if not, it has its
         place."""
@@ -140,10 +203,6 @@ class _Server(wsgi.Server):
             )
             self._refused, self._told = 0, now
         return True
-
-    def hand_over(self, connection: protocol.Connection) -> None:
-        """Give it to the next thread that is free."""
-        super().process_conn(connection)
 
 
 class HttpServer:

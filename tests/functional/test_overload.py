@@ -76,7 +76,7 @@ def test_what_would_be_too_many_is_refused_at_once_and_other_calls_are_answered(
         gone.sendall(data)
         calls = [pool.submit(Client(service.url).execute, **body) for _ in range(LIMIT - 1)]
         waiting = wait_until(
-            lambda: len(found := under_way(client)) == LIMIT and found, 30, "all under way"
+            lambda: len(found := under_way(client)) == LIMIT and found, 15, "all under way"
         )
         # That a caller has gone does not end what it has begun.
         gone.close()
@@ -92,7 +92,7 @@ def test_what_would_be_too_many_is_refused_at_once_and_other_calls_are_answered(
         for execution in waiting:
             client.call("DELETE", f"{EXECUTIONS}/{execution['id']}")
         assert {call.result()["status"] for call in calls} == {"error"}
-    wait_until(lambda: serves_again(client, sleeper), 40, "as many are let in as before")
+    wait_until(lambda: serves_again(client, sleeper), 10, "as many are let in as before")
 
 
 def test_whatever_ends_a_request_leaves_its_place_to_the_next(
@@ -109,4 +109,4 @@ def test_whatever_ends_a_request_leaves_its_place_to_the_next(
         assert str(MAX_INPUT) in Answer.of(answer).refused(413)
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(half)
-    wait_until(lambda: serves_again(service.client, sleeper), 40, "as many are let in as before")
+    wait_until(lambda: serves_again(service.client, sleeper), 10, "as many are let in as before")
