@@ -148,6 +148,11 @@ class InvalidTransition(QinlingError):
 class OrchestratorError(QinlingError):
     """The orchestrator cannot do what it was asked for now; asked again later."""
 
+    @property
+    def cause(self) -> str:
+        """What everybody may read of it: what is behind the first ": " is the operator's matter."""
+        return str(self).partition(": ")[0]
+
 
 class PoolBusy(OrchestratorError):
     """Another engine is at work on this pool at this moment."""

@@ -13,6 +13,7 @@ from qinling.conf import api as options
 from qinling.conf import resource_limits
 from qinling.db import api as db_api
 from qinling.db import stores
+from qinling.execution.clients import Clients
 from qinling.execution.dispatch import Dispatcher
 from qinling.execution.lease import Lease
 
@@ -47,7 +48,7 @@ def build(
     resource_limits.bounds(conf)
     store = storage.load(conf)
     lease = Lease(conf, db, "qinling-api", driver=None, one_host=False, lost=_never)
-    dispatcher = Dispatcher(conf, db, engine, lease.hold)
+    dispatcher = Dispatcher(conf, db, Clients(conf), engine, lease.hold)
     application: WSGIApplication = routing.Application(
         root.RootController(conf, db, engine, store, dispatcher),
         # A suffix in a URL is a part of a name.

@@ -79,6 +79,21 @@ OPTS = [
         help="Namespace of the pools. One installation of Qinling has it for itself; "
         "etc/kubernetes/ has what must be in it.",
     ),
+    cfg.StrOpt(
+        "worker_access",
+        default="direct",
+        choices=[
+            ("direct", "at the addresses of their pods, to which both need a route"),
+            (
+                "proxy",
+                "through the API server, of which both need an account then",
+            ),
+        ],
+        help="How API and engine call the workers that functions have; both read it, and "
+        "`[orchestrator] driver` with it. etc/kubernetes/worker-proxy.yaml makes their accounts. "
+        "When it changes, the workers that functions have are let "
+        "go.",
+    ),
     cfg.FloatOpt(
         "request_timeout",
         default=15.0,
@@ -182,8 +197,9 @@ OPTS = [
         "control_plane_cidrs",
         item_type=Network(),
         default=[],
-        help="Networks that the API and the engine call workers from, as 192.0.2.0/24. Nothing "
-        "else may connect to a worker but what `control_plane_pods` selects.",
+        help="Networks that the API and the engine call workers from, as 192.0.2.0/24; with "
+        "`worker_access = proxy` those that the cluster's API servers do. Nothing else may connect "
+        "to a worker but what `control_plane_pods` selects.",
     ),
     cfg.DictOpt(
         "control_plane_pods",

@@ -19,8 +19,7 @@ from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, function_versions, functions, workers
 from qinling.engine.losses import USEFUL_AGE, Losses
-from qinling.execution.keys import Keys
-from qinling.execution.worker import WorkerClient
+from qinling.execution.clients import Clients
 from qinling.orchestrator import base
 from qinling.states import WorkerStatus
 from qinling.storage import base as stores
@@ -56,14 +55,14 @@ class Claims:
         conf: cfg.ConfigOpts,
         db: db_api.Database,
         orchestrator: base.Orchestrator,
-        keys: Keys,
+        clients: Clients,
         losses: Losses,
         load: Callable[[str], None],
     ) -> None:
         self._most: int = conf.engine.max_workers_per_function
         self._db = db
         self._orchestrator = orchestrator
-        self._keys = keys
+        self._clients = clients
         self._losses = losses
         self._load = load
         # Claimed workers that have no row, by runtime, and since when that is known.
@@ -143,8 +142,7 @@ class Claims:
     ) -> tuple[dict[Code, list[workers.Worker]], list[workers.Worker]]:
         """The workers that stay, by what they have, and those that leave.
 
-        Who has old code leaves, and who nobody wants, or nobody can call: its key
-        was hidden with another secret.
+        Who has old code leaves, and who nobody wants, or nobody can call.
         """
         wanted = {_code(each): each.wanted for each in asked}
         having = {row.function_id for row in rows}
@@ -158,7 +156,7 @@ class Claims:
             elif (
                 revisions.get(row.function_id) != row.revision
                 or (code in wanted and len(current[code]) >= wanted[code])
-                or self._keys.reveal(row.key) is None
+                or not self._clients.can_call(row)
             ):
                 leaving.append(self._drain(row))
             else:
@@ -203,7 +201,7 @@ class Claims:
                 runtime_id=runtime_id,
                 boot_id=None,
                 address=claimed.address,
-                key=self._keys.hide(self._keys.make()),
+                key=self._clients.make_key(),
                 status=WorkerStatus.LOADING,
                 claimed_at=timeutils.utcnow(),
             )
@@ -225,7 +223,7 @@ class Loads:
         db: db_api.Database,
         orchestrator: base.Orchestrator,
         store: stores.PackageStore,
-        keys: Keys,
+        clients: Clients,
         losses: Losses,
         changed: Callable[[str], None],
     ) -> None:
@@ -233,7 +231,7 @@ class Loads:
         self._db = db
         self._orchestrator = orchestrator
         self._store = store
-        self._keys = keys
+        self._clients = clients
         self._losses = losses
         self._changed = changed
 
@@ -251,29 +249,34 @@ class Loads:
                 # Only now: an import under a tenth of a processor takes ten times as long. Nobody
                 # waits for it, and it is in force in a moment.
                 self._orchestrator.resize(row.runtime_id, row.id, cpu=function.cpu)
-        except exceptions.OrchestratorError:
+        except exceptions.OrchestratorError as error:
             # It is away; the worker is there for when it comes back.
+            if isinstance(error, exceptions.ClusterRefusal):
+                self._note(row, error.cause)
             raise
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             fit = False
             _count(self._losses, row)
             if isinstance(error, exceptions.WorkerUnfit):
-                key = row.function_id, row.function_version
-                self._db.write(demands.note, *key, str(error))
+                self._note(row, str(error))
         if not fit:
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)
             self._changed(row.runtime_id)
         return None
 
+    def _note(self, row: workers.Worker, reason: str) -> None:
+        """Tell why the function has no worker."""
+        self._db.write(demands.note, row.function_id, row.function_version, reason)
+
     def _load(self, row: workers.Worker, function: functions.Function) -> bool:
         """Push the package; False when the worker is of no use."""
         code: functions.Function | function_versions.FunctionVersion = function
         if row.function_version:
             code = self._db.read(function_versions.get, function.id, row.function_version)
-        key = self._keys.reveal(row.key)
-        if code.package is None or key is None:
+        client = self._clients.of(row)
+        if code.package is None or client is None:
             return False
         options = self._conf.execution
         concurrency = self._conf.engine.function_concurrency
@@ -289,7 +292,7 @@ class Loads:
             "max_result_size": options.max_result_size,
             "max_log_size": options.max_log_size,
         }
-        with contextlib.closing(WorkerClient(row.id, row.address, key, row.revision)) as client:
+        with contextlib.closing(client):
             # Asked for first, so that it may come while the rest is made ready.
             self._orchestrator.resize(row.runtime_id, row.id, memory=memory)
             boot_id = client.meet()

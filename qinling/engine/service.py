@@ -11,8 +11,8 @@ from qinling.engine import claims, executions, images, losses, runtimes
 from qinling.engine.reconciler import Key, Reconciler
 from qinling.engine.resync import Resync
 from qinling.engine.retention import Retention
+from qinling.execution.clients import Clients
 from qinling.execution.dispatch import Dispatcher
-from qinling.execution.keys import Keys
 from qinling.execution.lease import Lease
 from qinling.orchestrator import base
 
@@ -43,10 +43,10 @@ class Engine:
         self._db = db
         self._orchestrator = driver
         self._lease = Lease(conf, db, binary, conf.orchestrator.driver, driver.one_host, lost=fail)
-        keys = Keys(conf)
+        clients = Clients(conf)
         self._runtimes = runtimes.Runtimes(conf, db, driver)
         lost = losses.Losses()
-        self._claims = claims.Claims(conf, db, driver, keys, lost, self._load)
+        self._claims = claims.Claims(conf, db, driver, clients, lost, self._load)
         image_runs = images.ImageRuns(conf, db, driver)
         self._reconciler = Reconciler(
             {
@@ -56,11 +56,12 @@ class Engine:
             },
             threads=conf.engine.reconcile_threads,
         )
-        loads = claims.Loads(conf, db, driver, storage.load(conf), keys, lost, self._look_at_claims)
-        self._loads = Reconciler({claims.LOAD: loads.reconcile}, threads=_LOADS)
-        self._executions = executions.Executions(
-            conf, db, Dispatcher(conf, db, self, lambda: self._lease.id), image_runs, self._lease.id
+        loads = claims.Loads(
+            conf, db, driver, storage.load(conf), clients, lost, self._look_at_claims
         )
+        self._loads = Reconciler({claims.LOAD: loads.reconcile}, threads=_LOADS)
+        dispatcher = Dispatcher(conf, db, clients, self, lambda: self._lease.id)
+        self._executions = executions.Executions(conf, db, dispatcher, image_runs, self._lease.id)
         self._resync = Resync(conf, db, driver, self._reconciler, self._loads, self._lease)
         self._retention = Retention(conf, db)
 

@@ -20,10 +20,11 @@ from oslo_utils import timeutils
 from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, workers
-from qinling.execution.keys import Keys
+from qinling.execution.clients import Clients
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
-from qinling.execution.worker import KEPT_FOR, Outcome, WorkerClient
+from qinling.execution.worker import Outcome, WorkerClient
+from qinling.orchestrator.routes import KEPT_FOR
 from qinling.states import ExecutionStatus, WorkerStatus
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _ASK_AGAIN = 0.2
 _ASK_AT_MOST = 1.0
 _SLOWER = 1.2
 _PATIENCE = 15.0
+# Seconds until somebody on the way to a worker who refuses is asked again, unless he names them.
+_COME_BACK = 1.0
 # Times that an execution is accepted anew because its function has changed.
 _ATTEMPTS = 10
 # Lines that are kept; idle ones go when there are more, or when they were not used for longer than
@@ -65,6 +68,7 @@ class Dispatcher:
         self,
         conf: cfg.ConfigOpts,
         db: db_api.Database,
+        clients: Clients,
         engine: "EngineNotifier",
         owner: Callable[[], str],
     ) -> None:
@@ -74,7 +78,7 @@ class Dispatcher:
         self._db = db
         self._engine = engine
         self._owner = owner
-        self._keys = Keys(conf)
+        self._clients = clients
         self._recorder = Recorder(db)
         self._lock = threading.Lock()
         self._lines: dict[Code, Line] = {}
@@ -154,7 +158,7 @@ class Dispatcher:
                 return
             try:
                 client.cancel(execution.id)
-            except exceptions.WorkerError as error:
+            except (exceptions.WorkerError, exceptions.OrchestratorError) as error:
                 LOG.info("Execution %s is stopped by nobody: %s", execution.id, error)
 
     def _run(
@@ -183,7 +187,8 @@ class Dispatcher:
             LOG.warning("Execution %s cannot be run: %s", execution.id, output)
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
-            output = f"{_FAILED} {error}"
+            told = error.cause if isinstance(error, exceptions.OrchestratorError) else error
+            output = f"{_FAILED} {told}"
         except Exception:
             LOG.exception("Execution %s cannot be run", execution.id)
             output = _FAILED
@@ -226,7 +231,12 @@ class Dispatcher:
                     client = None
                     continue
             self._note_use(execution, line)
-            outcome = self._try(execution, line, client, function.timeout, asked_by)
+            try:
+                outcome = self._try(execution, line, client, function.timeout, asked_by)
+            except exceptions.ClusterAway as error:
+                LOG.info("Execution %s has not got to its worker: %s", execution.id, error)
+                outcome = None
+                _wait(error, deadline)
             if outcome is not None:
                 return outcome
             # Whoever inherits it is not to ask the one that has refused it.
@@ -269,7 +279,10 @@ class Dispatcher:
         timeout: float,
         asked_by: context.RequestContext,
     ) -> Outcome | None:
-        """What came of sending it to a worker; None when that has not run it."""
+        """What came of sending it to a worker; None when that has not run it.
+
+        :raises OrchestratorError: nor has it, and another worker would not either.
+        """
         try:
             outcome = self._send(execution, client, timeout)
         except exceptions.WorkerBusy:
@@ -280,6 +293,9 @@ class Dispatcher:
             line.is_gone(client)
             self._tell(execution.function_id, asked_by)
             return None
+        except exceptions.OrchestratorError:
+            line.give_back(client)
+            raise
         except BaseException:
             line.is_gone(client)
             raise
@@ -307,10 +323,14 @@ class Dispatcher:
             except exceptions.WorkerGone:
                 return None
             except exceptions.WorkerLost:
-                outcome = None
-            if outcome is not None:
-                return outcome
-            time.sleep(pause)
+                wait = pause
+            except exceptions.OrchestratorError as error:
+                wait = _come_back(error)
+            else:
+                if outcome is not None:
+                    return outcome
+                wait = pause
+            time.sleep(wait)
             pause = min(pause * _SLOWER, _ASK_AT_MOST)
         return None
 
@@ -365,19 +385,12 @@ class Dispatcher:
     def _client_of(self, execution: executions.Execution) -> Iterator[WorkerClient | None]:
         """The worker that an execution was sent to, for a while; None when there is none."""
         row = self._db.read(workers.find, execution.worker_id) if execution.worker_id else None
-        client = None if row is None else self._client(row)
+        client = None if row is None else self._clients.of(row)
         if client is None:
             yield None
             return
         with contextlib.closing(client):
             yield client
-
-    def _client(self, row: workers.Worker) -> WorkerClient | None:
-        """None for a worker whose key was hidden with another secret: the engine lets it go."""
-        key = self._keys.reveal(row.key)
-        if key is None:
-            return None
-        return WorkerClient(row.id, row.address, key, row.revision, row.boot_id)
 
     def _line(
         self, function: functions.Function, version: int, asked_by: context.RequestContext
@@ -412,7 +425,7 @@ class Dispatcher:
                 if revisions.get(code.function_id) != code.revision:
                     raise exceptions.FunctionChanged(code.function_id)
             ready = [row for row in rows if row.status is WorkerStatus.READY]
-            clients = [known.get(row.id) or self._client(row) for row in ready]
+            clients = [known.get(row.id) or self._clients.of(row) for row in ready]
             coming = sum(row.status is WorkerStatus.LOADING for row in rows)
             ended = set(waiting) - self._db.read(executions.running, waiting) if waiting else ()
             return Found([client for client in clients if client is not None], coming, ended)
@@ -438,6 +451,23 @@ class Dispatcher:
                 # Looked at again when those behind it were.
                 line.used = time.monotonic()
                 self._lines[code] = line
+
+
+def _come_back(error: exceptions.OrchestratorError) -> float:
+    """Seconds until somebody on the way to a worker may be asked again."""
+    return max(float(error.retry_after or 0), _COME_BACK)
+
+
+def _wait(error: exceptions.ClusterAway, deadline: float) -> None:
+    """Until somebody on the way to the workers may be asked again.
+
+    :param deadline: on the monotonic clock.
+    :raises NoWorker: it is over by then.
+    """
+    pause = _come_back(error)
+    if time.monotonic() + pause >= deadline:
+        raise exceptions.NoWorker(f"no worker could be reached in time: {error.cause}") from error
+    time.sleep(pause)
 
 
 def _never_run(values: dict[str, Any]) -> executions.Execution:

@@ -6,17 +6,14 @@ answers is taken on trust: the image may be anybody's.
 """
 
 import base64
-import http.client
 import json
 import math
-import select
-import threading
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qinling import exceptions
+from qinling.orchestrator import routes
 from qinling.worker import signing
 from qinling.worker.channel import is_deep
 from qinling.worker.function import DEPTH, Unsigned
@@ -32,10 +29,6 @@ _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
-# Connections that are kept open to one worker, and seconds for which each is while nobody uses it:
-# a worker closes it after a minute, and what is sent at that moment is lost.
-_KEPT = 16
-KEPT_FOR = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +44,29 @@ class Outcome:
 class WorkerClient:
     """One claimed worker. Safe to use from several threads.
 
+    Whoever is on the way to it may refuse, too: that is an ``OrchestratorError``, and nothing was
+    run.
+
     :param boot_id: of the server that was loaded; None before that.
     :param key: what requests and answers are signed with.
     """
 
     def __init__(
-        self, worker_id: str, address: str, key: bytes, revision: int, boot_id: str | None = None
+        self,
+        worker_id: str,
+        route: routes.Route,
+        key: bytes,
+        revision: int,
+        boot_id: str | None = None,
     ) -> None:
         self.id = worker_id
-        self._host, _, port = address.rpartition(":")
-        self._port = int(port)
+        self._route = route
         self._key = key
         self._revision = revision
         self._boot_id = boot_id
-        self._lock = threading.Lock()
-        # Since when they are, on the monotonic clock, oldest first.
-        self._idle: list[tuple[float, http.client.HTTPConnection]] = []
 
     def close(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for _, connection in idle:
-            connection.close()
+        self._route.close()
 
     def meet(self) -> str:
         """The boot id of a worker that is to be loaded: it tells this start of its server from
@@ -84,9 +78,7 @@ class WorkerClient:
         status, healthy = self._exchange("GET", "/healthz", b"", {}, _PATIENCE)
         if (status, healthy.get("worker_id"), healthy.get("status")) != (200, self.id, "ready"):
             told = ascii({name: healthy.get(name) for name in ("worker_id", "status")})
-            raise exceptions.WorkerGone(
-                f"{self._host}:{self._port} answers {status} {told[:_MAX_WORDS]}"
-            )
+            raise exceptions.WorkerGone(f"{self._route} answers {status} {told[:_MAX_WORDS]}")
         boot_id = healthy.get("boot_id")
         if not (
             isinstance(boot_id, str) and boot_id.isascii() and 0 < len(boot_id) <= _MAX_BOOT_ID
@@ -195,31 +187,6 @@ class WorkerClient:
         content = b"" if body is None else json.dumps(body).encode()
         return self._exchange(method, path, content, None, patience)
 
-    def _connection(self) -> http.client.HTTPConnection:
-        """One that is open, a new one where none is kept.
-
-        :raises WorkerGone: nobody answers.
-        """
-        while (connection := self._kept()) is not None:
-            if _is_open(connection):
-                return connection
-            connection.close()
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=_PATIENCE)
-        try:
-            connection.connect()
-        except OSError as error:
-            raise exceptions.WorkerGone(
-                f"nobody answers at {self._host}:{self._port}: {error.strerror or error}"
-            ) from error
-        return connection
-
-    def _kept(self) -> http.client.HTTPConnection | None:
-        old = time.monotonic() - KEPT_FOR
-        with self._lock:
-            while self._idle and self._idle[0][0] < old:
-                self._idle.pop(0)[1].close()
-            return self._idle.pop()[1] if self._idle else None
-
     def _exchange(
         self,
         method: str,
@@ -228,47 +195,34 @@ class WorkerClient:
         headers: dict[str, str] | None,
         patience: float,
     ) -> tuple[int, dict[str, Any]]:
-        """One request, signed unless it has headers of its own, as one that comes in pieces."""
-        connection = self._connection()
+        """One request, signed unless it has headers of its own, as one that comes in pieces.
+
+        Only what is signed is the worker's for certain.
+        """
         signed = headers is None
         if headers is None:
             assert isinstance(content, bytes)
-            sent = signing.sign_request(self._key, method, path, content)
+            headers = signing.sign_request(self._key, method, path, content)
+        request = routes.Request(method, path, content, headers, patience)
+        answer = self._route.send(request, _MAX_ANSWER)
+        if len(answer.body) > _MAX_ANSWER:
+            raise self._broken(f"more than {_MAX_ANSWER} bytes")
+        if signed:
+            self._check(answer, headers[signing.NONCE])
         else:
-            sent = headers
-        connection.sock.settimeout(patience)
+            self._route.judge(answer)
+        return answer.status, self._parse(answer.body)
+
+    def _check(self, answer: routes.Answer, nonce: str) -> None:
+        """:raises WorkerGone, WorkerLost, OrchestratorError: the answer is not the worker's."""
         try:
-            connection.request(method, path, content or None, sent)
-            answer = connection.getresponse()
-            body = answer.read(_MAX_ANSWER + 1)
-            if len(body) > _MAX_ANSWER:
-                raise self._broken(f"more than {_MAX_ANSWER} bytes")
-            if signed:
-                signing.check_answer(
-                    self._key, answer.status, sent[signing.NONCE], answer.getheader, body
-                )
-            parsed = self._parse(body)
-        except exceptions.QinlingError:
-            connection.close()
-            raise
+            signing.check_answer(self._key, answer.status, nonce, answer.header, answer.body)
         except Unsigned as error:
-            connection.close()
+            self._route.judge(answer)
             if answer.status == 401:
                 # It was not loaded with this key: it started anew, or is another one.
                 raise exceptions.WorkerGone(f"worker {self.id} does not know its key") from error
             raise exceptions.WorkerLost(f"worker {self.id}: {error}") from error
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise exceptions.WorkerLost(
-                f"worker {self.id} did not answer: {error or type(error).__name__}"
-            ) from error
-        with self._lock:
-            # Without a socket: the worker wants each connection closed.
-            if connection.sock is not None and len(self._idle) < _KEPT:
-                self._idle.append((time.monotonic(), connection))
-                return answer.status, parsed
-        connection.close()
-        return answer.status, parsed
 
     def _parse(self, body: bytes) -> dict[str, Any]:
         """The JSON object of an answer, in which all text can be kept."""
@@ -300,13 +254,3 @@ def _refuse(name: str) -> None:
 def _words(answer: Mapping[str, Any]) -> str:
     """What a worker says about an error."""
     return ascii(answer.get("error"))[:_MAX_WORDS]
-
-
-def _is_open(connection: http.client.HTTPConnection) -> bool:
-    """Whether an idle connection was not closed by the worker: there is nothing to be read then.
-
-    What is sent on one that was closed could be taken for lost on its way.
-    """
-    readable = select.poll()
-    readable.register(connection.sock, select.POLLIN)
-    return not readable.poll(0)

@@ -48,7 +48,7 @@ class PoolState:
 class Worker:
     """A worker that was taken out of a pool for good.
 
-    ``address``: where it serves, as ``host:port``.
+    ``address``: where it is called, as ``routes`` knows it.
     """
 
     id: str

@@ -6,8 +6,11 @@ from qinling import exceptions
 from qinling.orchestrator.kubernetes.client import Client
 from qinling.orchestrator.kubernetes.manifests import Manifest
 
-# What the driver does, and etc/kubernetes/rbac.yaml grants: group, resource, verbs.
-PERMISSIONS = (
+# Group, resource, verbs.
+Permission = tuple[str, str, tuple[str, ...]]
+
+# What the driver does, and etc/kubernetes/rbac.yaml grants.
+PERMISSIONS: tuple[Permission, ...] = (
     ("apps", "deployments", ("get", "list", "watch", "create", "patch", "delete")),
     ("apps", "replicasets", ("deletecollection",)),
     ("", "pods", ("get", "list", "watch", "create", "patch", "delete", "deletecollection")),
@@ -16,6 +19,9 @@ PERMISSIONS = (
     ("", "events", ("list",)),
     ("networking.k8s.io", "networkpolicies", ("create", "patch")),
 )
+# What whoever calls workers through the API server does besides, as
+# etc/kubernetes/worker-proxy.yaml grants.
+PROXY_PERMISSIONS: tuple[Permission, ...] = (("", "pods/proxy", ("get", "create", "delete")),)
 
 _OLDEST = (1, 33)
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -24,8 +30,16 @@ _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _NOT_FOUND = 404
 
 
-def problems(client: Client, namespace: str, policy_path: str, policy: Manifest) -> Iterator[str]:
+def problems(
+    client: Client,
+    namespace: str,
+    needed: tuple[Permission, ...],
+    policy_path: str,
+    policy: Manifest,
+) -> Iterator[str]:
     """What keeps the driver from working, each in one sentence.
+
+    :param needed: what it is to be allowed.
 
     Whether there is the namespace may only who may read namespaces ask, which the
     engine need not. But the policy of the workers cannot be applied without one,
@@ -41,9 +55,9 @@ def problems(client: Client, namespace: str, policy_path: str, policy: Manifest)
             )
         missing = {
             resource: [verb for verb in verbs if not _may(client, namespace, group, resource, verb)]
-            for group, resource, verbs in PERMISSIONS
+            for group, resource, verbs in needed
         }
-        if all(len(missing[resource]) == len(verbs) for _, resource, verbs in PERMISSIONS):
+        if all(len(missing[resource]) == len(verbs) for _, resource, verbs in needed):
             # As nobody can be granted anything in a namespace that is not there.
             yield (
                 f"Qinling may do nothing in namespace {namespace}: it is not there, or "
@@ -52,9 +66,10 @@ def problems(client: Client, namespace: str, policy_path: str, policy: Manifest)
             return
         for resource, verbs in missing.items():
             if verbs:
+                file = "worker-proxy.yaml" if resource == "pods/proxy" else "rbac.yaml"
                 yield (
                     f"Qinling may not {', '.join(verbs)} {resource} in namespace {namespace}; "
-                    "etc/kubernetes/rbac.yaml grants it."
+                    f"etc/kubernetes/{file} grants it."
                 )
         if not missing["networkpolicies"]:
             yield from _trial(client, namespace, policy_path, policy)

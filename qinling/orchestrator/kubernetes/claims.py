@@ -24,6 +24,7 @@ _NOT_FOUND, _CONFLICT = 404, 409
 
 class Claims:
     """:param path: of the pods. :param find: the Deployment of a pool, as it was seen.
+    :param proxied: whether workers are called through the API server.
     :param is_cordoned: whether a node, by its name, is to get no more pods.
     """
 
@@ -34,12 +35,15 @@ class Claims:
         pods: Seen[Pod],
         find: Callable[[str], Deployment | None],
         is_cordoned: Callable[[str], bool],
+        *,
+        proxied: bool,
     ) -> None:
         self._client = client
         self._path = path
         self._pods = pods
         self._find = find
         self._is_cordoned = is_cordoned
+        self._proxied = proxied
 
     def claim(self, pool_id: str) -> base.Worker | None:
         """As ``base.Orchestrator``: one request, unless somebody else was faster."""
@@ -60,7 +64,7 @@ class Claims:
                     raise
                 overtaken |= error.status == _CONFLICT
             else:
-                return base.Worker(pod.uid, pool_id, f"{pod.address}:{manifests.PORT}")
+                return base.Worker(pod.uid, pool_id, self._address_of(pod))
         if overtaken:
             # It may be free all the same: whatever else of it has changed is told to nobody.
             raise exceptions.PoolBusy(f"Workers of pool {pool_id} have changed meanwhile.")
@@ -124,6 +128,11 @@ class Claims:
         except exceptions.ClusterRefusal as error:
             if error.status not in (_CONFLICT, _NOT_FOUND):
                 raise
+
+    def _address_of(self, pod: Pod) -> str:
+        if self._proxied:
+            return names.proxied(pod.name, manifests.PORT)
+        return f"{pod.address}:{manifests.PORT}"
 
     def _path_of(self, pod: Pod) -> str:
         return f"{self._path}/{pod.name}"

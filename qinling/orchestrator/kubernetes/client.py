@@ -12,7 +12,7 @@ import socket
 import ssl
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from qinling import exceptions
 from qinling.orchestrator.kubernetes import credentials, names
 from qinling.orchestrator.kubernetes.credentials import Files, Keys
 from qinling.orchestrator.kubernetes.standing import Standing
+from qinling.orchestrator.routes import Answer
+from qinling.orchestrator.routes import Request as Forwarded
 
 Object = dict[str, Any]
 
@@ -140,6 +142,35 @@ class Client:
         finally:
             answer.close()
 
+    def forward(self, request: Forwarded, path: str, most: int) -> Answer:
+        """Send a request to what is behind the API server; the answer as it came, whose ever.
+
+        How the cluster stands is neither asked nor told, as of that the answer may say anything.
+
+        :param path: as the API server is to get it. :param most: as of ``routes.Route``.
+        :raises ClusterAway: it was not sent. :raises WorkerLost: nobody knows.
+        """
+        api = self._connected()
+        try:
+            answer = self._request(
+                api,
+                request.method,
+                path,
+                request.content or None,
+                request.headers,
+                request.patience,
+            )
+            # Kept for the next request when it was read to its end.
+            with contextlib.closing(answer):
+                body = answer.read(most + 1, decode_content=False)
+        except urllib3.exceptions.HTTPError as error:
+            if _is_unsent(error):
+                raise self._silent(error) from error
+            raise exceptions.WorkerLost(
+                f"nobody answered {request.method} {path}: {_cause(error)}"
+            ) from error
+        return Answer(answer.status, answer.headers.get, body)
+
     def _json(self, request: _Request) -> Object:
         content = self._call(request)
         with contextlib.suppress(ValueError):
@@ -160,20 +191,31 @@ class Client:
     def _send(self, request: _Request, timeout: float) -> urllib3.BaseHTTPResponse:
         self._standing.check()
         api = self._connected()
-        headers = {"Accept": _JSON, "User-Agent": "qinling"}
+        path, body, headers = quote(request.path), None, {}
+        if request.query:
+            path = f"{path}?{urlencode(request.query)}"
         if request.body is not None:
-            headers["Content-Type"] = request.kind
+            body, headers = json.dumps(request.body).encode(), {"Content-Type": request.kind}
+        return self._request(api, request.method, path, body, headers, timeout)
+
+    def _request(
+        self,
+        api: library.ApiClient,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None,
+        headers: Mapping[str, str],
+        timeout: float,
+    ) -> urllib3.BaseHTTPResponse:
+        more = {"Accept": _JSON, "User-Agent": "qinling"}
         # The library renews what it knows how to.
         if token := api.configuration.get_api_key_with_prefix("BearerToken"):
-            headers["Authorization"] = token
-        url = f"{api.configuration.host.rstrip('/')}{quote(request.path)}"
-        if request.query:
-            url = f"{url}?{urlencode(request.query)}"
+            more["Authorization"] = token
         answer: urllib3.BaseHTTPResponse = api.rest_client.pool_manager.request(
-            request.method,
-            url,
-            body=None if request.body is None else json.dumps(request.body).encode(),
-            headers=headers,
+            method,
+            f"{api.configuration.host.rstrip('/')}{path}",
+            body=body,
+            headers={**headers, **more},
             timeout=urllib3.Timeout(connect=self._options.request_timeout, read=timeout),
             # Whoever asked is asked again; a queue that knows back-off stands behind it.
             retries=False,
@@ -187,9 +229,10 @@ class Client:
         try:
             yield
         except urllib3.exceptions.HTTPError as error:
-            raise self.away(
-                f"The cluster does not answer: {self.server()}: {_cause(error)}"
-            ) from error
+            raise self._silent(error) from error
+
+    def _silent(self, error: urllib3.exceptions.HTTPError) -> exceptions.ClusterAway:
+        return self.away(f"The cluster does not answer: {self.server()}: {_cause(error)}")
 
     def _check(self, request: _Request, answer: urllib3.BaseHTTPResponse) -> None:
         """:raises OrchestratorError: the answer is an error."""
@@ -385,6 +428,18 @@ def _message(content: bytes) -> str:
         return str(status["message"])
     except (ValueError, KeyError, TypeError):
         return _line(content[:_LONGEST_TEXT].decode(errors="replace")) or "it does not say why"
+
+
+def _is_unsent(error: urllib3.exceptions.HTTPError) -> bool:
+    """Whether there was no connection yet that the request could have been sent on."""
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return any(isinstance(one, ssl.SSLCertVerificationError) for one in error.args)
+    return isinstance(
+        error,
+        urllib3.exceptions.NewConnectionError
+        | urllib3.exceptions.ConnectTimeoutError
+        | urllib3.exceptions.ProxyError,
+    )
 
 
 def _cause(error: BaseException) -> str:

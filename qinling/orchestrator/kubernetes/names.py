@@ -91,6 +91,11 @@ def run_labels(execution_id: str, function_id: str) -> dict[str, str]:
     }
 
 
+def proxied(pod: str, port: int) -> str:
+    """The address of a worker that is called through the API server, as ``proxy`` reads it."""
+    return f"pods/{pod}:{port}"
+
+
 def pod_selector(pool_id: str) -> dict[str, str]:
     """Labels of a pool's free workers."""
     return {RUNTIME: str(uuid.UUID(pool_id)), STATE: FREE}

@@ -79,6 +79,7 @@ class KubernetesOrchestrator:
         self._namespace = options.namespace
         self._relist = conf.engine.settled_interval
         self._deadline: int = options.progress_deadline
+        self._proxied: bool = options.worker_access == "proxy"
         self._untrusted = options.untrusted_runtime_class
         self._client = Client(conf, connections=conf.engine.reconcile_threads + _MORE)
         self._templates = manifests.Templates(conf)
@@ -102,7 +103,12 @@ class KubernetesOrchestrator:
         self._pods: Seen[observe.Pod] = Seen(observe.pod, notify)
         self._nodes = Nodes(self._client, self._relist, self._node_changed)
         self._claims = Claims(
-            self._client, self._pods_path, self._pods, self._find, self._nodes.is_cordoned
+            self._client,
+            self._pods_path,
+            self._pods,
+            self._find,
+            self._nodes.is_cordoned,
+            proxied=self._proxied,
         )
         self.runs = Runs(
             self._client, self._pods_path, self._templates, self._policy.keep, self._relist
@@ -123,8 +129,12 @@ class KubernetesOrchestrator:
         return Watcher(self._client, path, seen, self._following.synced, self._relist)
 
     def check(self) -> list[str]:
-        policy = self._policy
-        return list(check.problems(self._client, self._namespace, policy.path, policy.content))
+        policy, needed = self._policy, check.PERMISSIONS
+        if self._proxied:
+            needed += check.PROXY_PERMISSIONS
+        return list(
+            check.problems(self._client, self._namespace, needed, policy.path, policy.content)
+        )
 
     def apply(self, spec: base.PoolSpec) -> base.PoolState:
         if not (spec.trusted or self._untrusted):

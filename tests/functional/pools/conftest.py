@@ -153,17 +153,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _numbers = itertools.count(1)
 
 
-def prepare(cluster: Cluster | RealCluster) -> tuple[str, Path]:
-    """A namespace as the install guide makes it, and the engine's kubeconfig there."""
+def prepare(cluster: Cluster | RealCluster, *more: str) -> tuple[str, Path]:
+    """A namespace as the install guide makes it, and the engine's kubeconfig there.
+
+    :param more: files that are applied besides.
+    """
     namespace = f"qinling-test-{os.getpid()}-{next(_numbers)}"
-    for file in ("namespace.yaml", "rbac.yaml"):
+    for file in ("namespace.yaml", "rbac.yaml", *more):
         for document in yaml.safe_load_all((ETC / file).read_text()):
-            _into(document, namespace)
+            into(document, namespace)
             cluster.apply(document)
     return namespace, cluster.service_account_kubeconfig("qinling-engine", namespace)
 
 
-def _into(document: Object, namespace: str) -> None:
+def into(document: Object, namespace: str) -> None:
     """Put what is meant for the namespace `qinling` into another one."""
     if document["kind"] == "Namespace":
         document["metadata"]["name"] = namespace

@@ -10,7 +10,7 @@ import yaml
 
 from tests.fixtures.kubernetes import Cluster
 from tests.fixtures.process import free_port
-from tests.functional.pools.conftest import ETC, Site
+from tests.functional.pools.conftest import ETC, Site, into
 
 STATUS = Path(sys.executable).parent / "qinling-status"
 
@@ -91,6 +91,20 @@ def test_each_missing_permission_is_named(cluster: Cluster, make_site: Callable[
         "etc/kubernetes/rbac.yaml",
     ):
         assert words in done.stdout
+
+
+def test_what_calls_through_the_api_server_take_is_named(
+    cluster: Cluster, make_site: Callable[..., Site]
+) -> None:
+    site = make_site(start=False, kubernetes={"worker_access": "proxy"})
+    assert problems(site) == (
+        f"Qinling may not get, create, delete pods/proxy in namespace {site.namespace}; "
+        "etc/kubernetes/worker-proxy.yaml grants it."
+    )
+    for document in yaml.safe_load_all((ETC / "worker-proxy.yaml").read_text()):
+        into(document, site.namespace)
+        cluster.apply(document)
+    assert problems(site) == ""
 
 
 def test_a_cluster_that_cannot_be_reached_is_named(

@@ -19,7 +19,8 @@ from qinling.engine import losses
 from qinling.engine.claims import Claims, Loads
 from qinling.engine.losses import Losses
 from qinling.engine.resync import Resync
-from qinling.execution.keys import Keys
+from qinling.execution.clients import Clients
+from qinling.execution.worker import WorkerClient
 from qinling.orchestrator import base
 from qinling.states import ExecutionStatus, WorkerStatus
 from tests.unit import rows
@@ -89,12 +90,11 @@ class World:
 
     def engine(self, conf: cfg.ConfigOpts) -> Claims:
         """Another engine."""
-        keys = Keys(conf)
         return Claims(
             conf,
             self.db,
             self.pool,  # type: ignore[arg-type]
-            keys,
+            Clients(conf),
             Losses(),
             self.loads.append,
         )
@@ -106,7 +106,7 @@ class World:
             self.db,
             self.pool,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
-            Keys(conf),
+            Clients(conf),
             Losses(),
             lambda _runtime_id: None,
         )
@@ -430,6 +430,24 @@ def test_what_an_engine_left_to_do_for_a_worker_that_serves_is_done_by_the_resyn
         assert world.pool.resized == [(row.id, {"cpu": 100})]
 
 
+def test_a_way_to_workers_that_is_closed_is_told_and_costs_none(
+    world: World, conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.free = 1
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+
+    def refuse(_: WorkerClient) -> None:
+        raise exceptions.ClusterRefusal("The cluster lets nobody through: an account", 403)
+
+    monkeypatch.setattr(WorkerClient, "meet", refuse)
+    with pytest.raises(exceptions.ClusterRefusal):
+        world.loader(conf).look(SimpleNamespace(id=row.id))
+    assert world.db.read(demands.reason, function_id, 0) == "The cluster lets nobody through"
+    assert world.having(function_id) == [row]
+
+
 def test_a_worker_that_has_refused_an_execution_need_not_wait_for_its_end(world: World) -> None:
     world.pool.free = 5
     function_id = world.function(wanted=1)
@@ -442,14 +460,24 @@ def test_a_worker_that_has_refused_an_execution_need_not_wait_for_its_end(world:
     assert world.pool.released == [row.id]
 
 
-def test_a_worker_whose_key_nobody_can_read_any_more_is_replaced(
-    world: World, conf: cfg.ConfigOpts
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"execution": {"secret": "B" * 43 + "="}},
+        {"orchestrator": {"driver": "kubernetes"}, "kubernetes": {"worker_access": "proxy"}},
+    ],
+    ids=["its key cannot be read", "its address is not called"],
+)
+def test_a_worker_that_nobody_can_call_any_more_is_replaced(
+    world: World, conf: cfg.ConfigOpts, changed: dict[str, dict[str, str]]
 ) -> None:
     world.pool.free = 5
     function_id = world.function(wanted=1)
     world.look()
     [old] = world.having(function_id)
-    conf.set_override("secret", "B" * 43 + "=", group="execution")
+    for group, values in changed.items():
+        for name, value in values.items():
+            conf.set_override(name, value, group=group)
     world.claims = world.engine(conf)
     world.db.write(demands.raise_to, function_id, 0, 1)
     assert world.look() is None

@@ -13,9 +13,10 @@ from oslo_config import cfg
 from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, models, workers
+from qinling.execution.clients import Clients
 from qinling.execution.dispatch import Dispatcher
-from qinling.execution.keys import Keys
 from qinling.execution.worker import Outcome, WorkerClient
+from qinling.orchestrator.routes import Direct
 from qinling.states import ExecutionStatus, WorkerStatus
 from tests.fixtures.process import wait_until
 from tests.unit import rows
@@ -33,12 +34,11 @@ class NoEngine:
 
 @pytest.fixture
 def dispatcher(conf: cfg.ConfigOpts, db: db_api.Database) -> Dispatcher:
-    return Dispatcher(conf, db, NoEngine(), lambda: US)  # type: ignore[arg-type]
+    return Dispatcher(conf, db, Clients(conf), NoEngine(), lambda: US)  # type: ignore[arg-type]
 
 
 def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> None:
     """Have a worker of a function, at an address where nobody is."""
-    keys = Keys(conf)
     worker = workers.Worker(
         id=str(uuid.uuid4()),
         function_id=function.id,
@@ -47,7 +47,7 @@ def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.F
         runtime_id=str(uuid.uuid4()),
         boot_id="boot",
         address="127.0.0.1:1",
-        key=keys.hide(keys.make()),
+        key=Clients(conf).make_key(),
         status=WorkerStatus.READY,
         claimed_at=NOW,
     )
@@ -147,6 +147,40 @@ def test_what_no_worker_was_found_for_while_the_database_was_away_is_looked_at_a
     assert read(executions.get, execution.id) == execution
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.ClusterAway("The cluster cannot answer now (429)", 429, 30),
+        exceptions.ClusterRefusal("The cluster lets nobody through: an account", 403),
+    ],
+)
+def test_a_way_that_is_closed_is_told_and_costs_no_worker(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    error: exceptions.OrchestratorError,
+) -> None:
+    conf.set_override("start_timeout", 20.0, group="execution")
+    function = rows.insert_function(db)
+    give_worker(conf, db, function)
+    asked = []
+
+    def refuse(client: WorkerClient, *_: object) -> None:
+        asked.append(client.id)
+        raise error
+
+    monkeypatch.setattr(WorkerClient, "execute", refuse)
+    ended = dispatcher.start(rows.asked(function), function, context.RequestContext())
+    assert ended.status is ExecutionStatus.ERROR
+    assert error.cause in str(ended.result)
+    assert "an account" not in str(ended.result)
+    # Not after the time in which it would be heard, and not of another.
+    assert len(asked) == 1
+    [worker] = db.read(workers.of_function, function.id)
+    assert (worker.id, worker.status) == (asked[0], WorkerStatus.READY)
+
+
 def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
     db: db_api.Database, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,8 +188,8 @@ def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
     caller = context.RequestContext()
     left, busy, new = (dispatcher._line(rows.insert_function(db), 0, caller) for _ in range(3))
     clients = [
-        WorkerClient("one", "127.0.0.1:1", b"", 1),
-        WorkerClient("two", "127.0.0.1:1", b"", 1),
+        WorkerClient("one", Direct("127.0.0.1:1"), b"", 1),
+        WorkerClient("two", Direct("127.0.0.1:1"), b"", 1),
     ]
     for line, client in zip((left, busy), clients, strict=True):
         with line._changed:

@@ -12,6 +12,7 @@ from qinling import exceptions
 from qinling.execution import line as module
 from qinling.execution.line import Found, Line
 from qinling.execution.worker import WorkerClient
+from qinling.orchestrator.routes import Direct
 from tests.fixtures.process import wait_until
 
 DEADLINE = 20.0
@@ -21,7 +22,7 @@ MOST = 10
 
 def worker(name: str) -> WorkerClient:
     """A client that nobody calls."""
-    return WorkerClient(name, "127.0.0.1:1", b"key", 1)
+    return WorkerClient(name, Direct("127.0.0.1:1"), b"key", 1)
 
 
 class Rows:

@@ -14,6 +14,7 @@ import pytest
 from qinling import exceptions
 from qinling.execution import worker as module
 from qinling.execution.worker import Outcome, WorkerClient
+from qinling.orchestrator.routes import Direct
 from qinling.worker import signing
 
 KEY = bytes(32)
@@ -53,7 +54,9 @@ def answer() -> Iterator[Answer]:
             thread.start()
             held.callback(thread.join)
             held.callback(server.shutdown)
-            client = WorkerClient("worker", f"127.0.0.1:{server.server_port}", KEY, 1, "boot")
+            client = WorkerClient(
+                "worker", Direct(f"127.0.0.1:{server.server_port}"), KEY, 1, "boot"
+            )
             held.callback(client.close)
             return client
 
@@ -142,7 +145,7 @@ def test_a_worker_without_a_usable_boot_id_gets_no_function(
 
 def test_a_package_is_sent_piece_by_piece_and_not_whole_when_it_is_damaged() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as held:
-        client = WorkerClient("worker", f"127.0.0.1:{listener.getsockname()[1]}", KEY, 1)
+        client = WorkerClient("worker", Direct(f"127.0.0.1:{listener.getsockname()[1]}"), KEY, 1)
         ends: list[socket.socket] = []
 
         def package() -> Iterator[bytes]:
@@ -165,13 +168,13 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
 ) -> None:
     """What is sent just when the worker closes it would be taken for lost."""
     client, used = answer(text()), []
-    connection = WorkerClient._connection
+    connection = Direct._connection
 
-    def note(self: WorkerClient) -> http.client.HTTPConnection:
+    def note(self: Direct) -> http.client.HTTPConnection:
         used.append(connection(self))
         return used[-1]
 
-    monkeypatch.setattr(WorkerClient, "_connection", note)
+    monkeypatch.setattr(Direct, "_connection", note)
     clock = time.monotonic
     client.result(ID)
     for later, same in ((29.0, True), (60.0, False)):

@@ -96,8 +96,17 @@ def make(
     """Makes claims on a pool of these pods. Without `owner` there is no Deployment."""
     found = observe.deployment(deployment(Templates(conf)))
 
-    def make(*pods: Object, owner: observe.Deployment | None = found) -> Claims:
-        return Claims(api, PODS, seen(*pods), lambda _: owner, CORDONED.__contains__)  # type: ignore[arg-type]
+    def make(
+        *pods: Object, owner: observe.Deployment | None = found, proxied: bool = False
+    ) -> Claims:
+        return Claims(
+            api,  # type: ignore[arg-type]
+            PODS,
+            seen(*pods),
+            lambda _: owner,
+            CORDONED.__contains__,
+            proxied=proxied,
+        )
 
     return make
 
@@ -132,6 +141,17 @@ def test_a_cordoned_nodes_workers_leave_once_there_are_others_elsewhere(
     worker = claims.claim(POOL)
     assert worker is not None
     assert worker.id == "uid-of-three"
+
+
+@pytest.mark.parametrize(
+    ("proxied", "address"), [(False, "192.0.2.7:9090"), (True, "pods/one:9090")]
+)
+def test_a_worker_is_told_by_what_it_is_called_by(
+    make: Callable[..., Claims], proxied: bool, address: str
+) -> None:
+    claimed = make(free("one"), proxied=proxied).claim(POOL)
+    assert claimed is not None
+    assert claimed.address == address
 
 
 def sized(item: Object, asked: Object, has: Object | None = None, version: int = 71) -> Object:

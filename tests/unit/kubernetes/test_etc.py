@@ -25,18 +25,22 @@ def test_every_file_is_valid() -> None:
 
 
 def test_the_role_grants_what_the_driver_says_that_it_needs_and_no_more() -> None:
-    (role,) = (one for one in documents("rbac.yaml") if one["kind"] == "Role")
-    granted = {
-        (group, resource, verb)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    needed = {
-        (group, resource, verb) for group, resource, verbs in check.PERMISSIONS for verb in verbs
-    }
-    assert granted == needed
+    for file, permissions in (
+        ("rbac.yaml", check.PERMISSIONS),
+        ("worker-proxy.yaml", check.PROXY_PERMISSIONS),
+    ):
+        (role,) = (one for one in documents(file) if one["kind"] == "Role")
+        granted = {
+            (group, resource, verb)
+            for rule in role["rules"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+            for verb in rule["verbs"]
+        }
+        needed = {
+            (group, resource, verb) for group, resource, verbs in permissions for verb in verbs
+        }
+        assert granted == needed
 
 
 def test_an_engine_in_the_cluster_is_where_workers_may_be_called_from(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from qinling.execution.worker import WorkerClient
+from qinling.orchestrator.routes import Direct
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import LIMITS, MB, pack
 from tests.unit.local.conftest import Make, leaders, pids, remove, settle, spec, workers
@@ -129,12 +130,12 @@ def test_what_runs_in_a_worker_that_is_let_go_ends_and_nothing_is_left(
     claimed = orchestrator.claim(wanted.id)
     assert claimed is not None
     function = {"function_id": str(uuid.uuid4()), "entry": "main.main"}
-    loader = WorkerClient(claimed.id, claimed.address, bytes(32), 1)
+    loader = WorkerClient(claimed.id, Direct(claimed.address), bytes(32), 1)
     limits = LIMITS | {"memory_size": 64 * MB}
     boot_id = loader.meet()
     package = pack(FUNCTIONS[image])
     loader.load(boot_id, function | limits, [package], len(package), 20)
-    client = WorkerClient(claimed.id, claimed.address, bytes(32), 1, boot_id)
+    client = WorkerClient(claimed.id, Direct(claimed.address), bytes(32), 1, boot_id)
     execution_id = str(uuid.uuid4())
     with closing(loader), closing(client), ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.execute, execution_id, None, 20)
