@@ -20,6 +20,10 @@ from qinling.db import services
 
 LOG = log.getLogger(__name__)
 
+# Seconds between two tries to renew a lease while the database is away: when it is back the lease
+# may have lapsed.
+_AGAIN = 1.0
+
 
 class Lease:
     """A row in ``services``, renewed by a thread.
@@ -95,7 +99,8 @@ class Lease:
         self._holds_until = began + services.LEASE
 
     def _renew(self) -> None:
-        while not self._stopping.wait(services.RENEWAL):
+        pause = services.RENEWAL
+        while not self._stopping.wait(pause):
             began = _now()
             try:
                 if self._db.write(services.renew, self.id):
@@ -106,7 +111,10 @@ class Lease:
                 self._lost(error)
                 return
             except exceptions.QinlingError as error:
-                LOG.warning("The lease of this engine was not renewed: %s", error)
+                LOG.warning("The lease of this process was not renewed: %s", error)
+                pause = _AGAIN
+            else:
+                pause = services.RENEWAL
 
 
 def _now() -> float:

@@ -95,11 +95,10 @@ def in_turn(
     bursts: list[_Burst] = []
     ends = time.monotonic() + _LONGEST
     with wire.Connection(port) as api, wire.Connection(floor_port) as floor:
-        for _ in range(_WARM_UP):
-            api.call(messages[0], status)
-            floor.call(messages[0], status)
-            for timed in beside.values():
+        for timed in beside.values():
+            for _ in range(_WARM_UP):
                 timed()
+        _warm_up(api, floor, messages[0], status, _WARM_UP)
         while _calls(bursts) < _CALLS and time.monotonic() < ends:
             bursts.append(_burst(api, floor, messages, status, beside))
             if bursts[-1].others > _ALONE:
@@ -128,12 +127,22 @@ def _burst(
 ) -> _Burst:
     samples: list[float] = []
     floors: list[float] = []
-    besides: dict[str, list[float]] = {name: [] for name in beside}
     others = load.Others()
     for start in range(0, _BURST, _BLOCK):
         block = [messages[n % len(messages)] for n in range(start, start + _BLOCK)]
         samples += [api.timed(message, status) for message in block]
         floors += [floor.timed(message, status) for message in block]
-        for name, timed in beside.items():
-            besides[name] += [timed() for _ in block]
-    return _Burst(samples, floors, besides, others.share())
+    # Not between the two, whose caches they would cool, and not those of both alike.
+    besides = {name: [timed() for _ in range(_BURST)] for name, timed in beside.items()}
+    found = _Burst(samples, floors, besides, others.share())
+    if beside:
+        _warm_up(api, floor, messages[0], status, _BLOCK)
+    return found
+
+
+def _warm_up(
+    api: wire.Connection, floor: wire.Connection, message: bytes, status: int, times: int
+) -> None:
+    for _ in range(times):
+        api.call(message, status)
+        floor.call(message, status)

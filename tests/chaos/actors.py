@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import requests
 
@@ -27,6 +28,11 @@ PATIENCE = 120.0
 _NAPS = (0.0,) * 16 + (0.02, 0.05, 0.3, 1.0)
 #: Seconds after an answer that did not come, or said to try again.
 _PAUSE = 0.1
+#: Seconds between two looks at what is to be done, and as ``RestartSec`` of the units has it.
+_LOOK_EVERY = 0.05
+_RESTART = 2.0
+#: What a program says that finds no database as it starts.
+_NO_DATABASE = "The database cannot be reached"
 
 _SOURCE = """
 import os, time
@@ -186,46 +192,56 @@ class Customer(threading.Thread):
 
 
 class Hand(threading.Thread):
-    """Kills and stops processes as planned, and makes all of them run again at the end."""
+    """Kills and stops processes as planned, and makes all of them run again at the end.
+
+    Meanwhile it does what systemd does with the units in ``etc/systemd``: a program that finds no
+    database as it starts is started again.
+    """
 
     def __init__(self, site: Site, planned: Sequence[Blow], history: History) -> None:
         super().__init__(name="hand", daemon=True)
         self._site = site
         self._history = history
-        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._working = threading.Lock()
         # What has ended though nobody had touched it.
         self.wrong: list[str] = []
         # What is to be done, by when: blows, and what mends them.
         self._numbers = itertools.count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
-        self._now = 0.0
         for blow in planned:
-            self._at(blow.at, lambda blow=blow: self._strike(blow))
-        # Programs that are not as they should be, and whether they were killed.
-        self._struck: dict[Process, bool] = {}
+            self._in(blow.at, lambda blow=blow: self._strike(blow))
+        # Programs that are not as they should be, and what makes them so again.
+        self._struck: dict[Process, Callable[[], None]] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._ended.set()
+        self.join()
+        self._mend_all()
 
     def run(self) -> None:
-        began = time.monotonic()
-        while self._due:
-            at, _, work = heapq.heappop(self._due)
-            if self._stopping.wait(max(at - (time.monotonic() - began), 0.0)):
-                return
-            self._now = at
-            work()
+        while not self._ended.wait(_LOOK_EVERY):
+            with self._working:
+                while self._due and self._due[0][0] <= time.monotonic():
+                    heapq.heappop(self._due)[2]()
+                self._look()
 
-    def stop(self) -> None:
-        """Do no more, and mend what was done."""
-        self._stopping.set()
-        self.join()
-        for worker_id in self._site.workers():
-            _signal(worker_id, signal.SIGCONT)
-        for process in list(self._struck):
-            self._mend(process)
+    def rest(self) -> None:
+        """Break no more, and mend what is broken; what falls now is looked after still."""
+        with self._working:
+            self._due.clear()
+            for worker_id in self._site.workers():
+                _signal(worker_id, signal.SIGCONT)
+            self._mend_all()
         for service in self._site.services:
             service.wait_until_answering()
 
-    def _at(self, at: float, work: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (at, next(self._numbers), work))
+    def _in(self, seconds: float, work: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (time.monotonic() + seconds, next(self._numbers), work))
 
     def _strike(self, blow: Blow) -> None:
         if blow.kind == "worker":
@@ -233,34 +249,47 @@ class Hand(threading.Thread):
             if workers:
                 self._strike_worker(workers[int(blow.which * len(workers))], blow)
             return
-        standing = [each for each in self._site.programs[blow.kind] if each not in self._struck]
+        programs = self._site.programs[blow.kind]
+        standing = [each for each in programs if each not in self._struck and each.running]
         if not standing:
             return
         process = standing[int(blow.which * len(standing))]
-        if not process.running:
-            self.wrong.append(f"{process} has ended by itself:\n{process.log_tail()}")
-            return
-        self._struck[process] = blow.kill
         self._remember(blow, process.log_path.stem)
         process.send_signal(signal.SIGKILL if blow.kill else signal.SIGSTOP)
-        self._at(self._now + blow.seconds, lambda: self._mend(process))
+        self._is_struck(process, blow.seconds, process.start if blow.kill else process.resume)
 
     def _strike_worker(self, worker_id: str, blow: Blow) -> None:
         self._remember(blow, worker_id)
         _signal(worker_id, signal.SIGKILL if blow.kill else signal.SIGSTOP)
         if not blow.kill:
-            self._at(self._now + blow.seconds, lambda: _signal(worker_id, signal.SIGCONT))
+            self._in(blow.seconds, lambda: _signal(worker_id, signal.SIGCONT))
 
     def _remember(self, blow: Blow, name: str) -> None:
         seconds = None if blow.kill else blow.seconds
         self._history.harms.append(Harm(now(), blow.kind, name, seconds))
 
+    def _is_struck(self, process: Process, seconds: float, mend: Callable[[], None]) -> None:
+        self._struck[process] = mend
+        self._in(seconds, lambda: self._mend(process))
+
     def _mend(self, process: Process) -> None:
-        if self._struck.pop(process):
+        mend = self._struck.pop(process)
+        if mend == process.start:
             process.wait()
-            process.start()
-        else:
-            process.resume()
+        mend()
+
+    def _mend_all(self) -> None:
+        for process in list(self._struck):
+            self._mend(process)
+
+    def _look(self) -> None:
+        """See to what has ended by itself."""
+        for process in itertools.chain.from_iterable(self._site.programs.values()):
+            if process.running or process in self._struck:
+                continue
+            if _NO_DATABASE not in process.log_since_start():
+                self.wrong.append(f"{process} has ended by itself:\n{process.log_tail()}")
+            self._is_struck(process, _RESTART, process.start)
 
 
 def _signal(worker_id: str, number: signal.Signals) -> None:

@@ -84,19 +84,20 @@ def _storm(
         patience = PATIENCE if number % 4 < 2 else _LITTLE_PATIENCE
         caller = Caller(name, urls, history, patience)
         customers.append(Customer(name, seed, caller, functions, stop))
-    for thread in (hand, *customers):
-        thread.start()
-    try:
-        time.sleep(seconds)
-    finally:
-        stop.set()
-        hand.stop()
-    breaches = hand.wrong + _serves_again(site, functions, history)
-    for each in customers:
-        each.join(_ENDS_WITHIN)
-        if each.is_alive():
-            breaches.append(f"{each.name} is still without an answer")
-    return breaches
+    with hand:
+        for each in customers:
+            each.start()
+        try:
+            time.sleep(seconds)
+        finally:
+            stop.set()
+        hand.rest()
+        breaches = _serves_again(site, functions, history)
+        for each in customers:
+            each.join(_ENDS_WITHIN)
+            if each.is_alive():
+                breaches.append(f"{each.name} is still without an answer")
+    return hand.wrong + breaches
 
 
 def _serves_again(site: Site, functions: list[Function], history: History) -> list[str]:

@@ -1,4 +1,4 @@
-"""Installations under load, with their processes killed and stopped: what must hold afterwards.
+"""Installations under load, with all their processes killed and stopped: what must hold afterwards.
 
 One trial of each kind; ``tox -e chaos`` makes many long ones.
 """
@@ -51,4 +51,8 @@ def test_all_holds_with_two_apis_and_two_engines(
 ) -> None:
     mariadb.heal()
     rabbitmq.heal()
-    examine(make(folder, mariadb, rabbitmq), folder, request)
+    try:
+        examine(make(folder, mariadb, rabbitmq), folder, request)
+    finally:
+        mariadb.heal()
+        rabbitmq.heal()

@@ -88,6 +88,32 @@ def test_a_lease_is_renewed_in_time(
         wait_until(holds, 10, "the lease renewed")
 
 
+def test_a_lease_is_renewed_as_soon_as_the_database_is_back(
+    make: Callable[[bool], Lease], db: db_api.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "RENEWAL", 0.01)
+    monkeypatch.setattr(leases, "_AGAIN", 0.01)
+    tries = 0
+    renewed = threading.Event()
+    write = db.write
+
+    def away_at_first(query: Callable[..., object], *arguments: object) -> object:
+        nonlocal tries
+        if query is not services.renew:
+            return write(query, *arguments)
+        tries += 1
+        monkeypatch.setattr(services, "RENEWAL", 3600.0)
+        if tries <= 2:
+            raise exceptions.DatabaseUnavailable("away")
+        found = write(query, *arguments)
+        renewed.set()
+        return found
+
+    monkeypatch.setattr(db, "write", away_at_first)
+    make(True).start()
+    assert renewed.wait(10)
+
+
 def test_an_engine_whose_host_was_replaced_ends(
     make: Callable[[bool], Lease],
     db: db_api.Database,
