@@ -203,7 +203,7 @@ class Claims:
                 runtime_id=runtime_id,
                 boot_id=None,
                 address=claimed.address,
-                key=self._keys.hide(self._keys.make()),
+                key=self._keys.hide(self._keys.make(claimed.id)),
                 status=WorkerStatus.LOADING,
                 claimed_at=timeutils.utcnow(),
             )

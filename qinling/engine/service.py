@@ -1,6 +1,7 @@
 """The engine: queues, resync, orchestrator and lease, started and stopped together."""
 
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 
@@ -144,5 +145,7 @@ def load(
 
     :param fail: as of ``Engine``. :param bound: local workers must not outlive this process.
     """
-    options = {"bound": True} if bound and conf.orchestrator.driver == "local" else {}
+    options: dict[str, Any] = {}
+    if conf.orchestrator.driver == "local":
+        options = {"bound": bound, "key_digest": Keys(conf).digest}
     return Engine(conf, db, orchestrator.load(conf, **options), binary, fail)

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from oslo_config import cfg
@@ -47,14 +47,21 @@ class LocalOrchestrator:
     """Implements ``base.Orchestrator`` with processes of this host.
 
     :param bound: the workers must not outlive this process.
+    :param key_digest: of the key that a worker is to take, by its id.
     """
 
     one_host = True
 
-    def __init__(self, conf: cfg.ConfigOpts, bound: bool = False) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        bound: bool = False,
+        key_digest: Callable[[str], str] | None = None,
+    ) -> None:
         self._options = conf.local
         self._max_processes: int = conf.execution.max_processes
         self._bound = bound
+        self._key_digest = key_digest
         # What a worker may have to end: the longest function.
         self._work_grace = conf.resource_limits.max_timeout + conf.local.shutdown_grace
         self._images = images.Images(conf.local.images)
@@ -293,6 +300,7 @@ class LocalOrchestrator:
                         self._state.log(worker_id),
                         users,
                         self._guarded(command),
+                        self._key_digest(worker_id) if self._key_digest else None,
                     )
                 except exceptions.OrchestratorError as error:
                     self._state.log(worker_id).unlink(missing_ok=True)

@@ -38,16 +38,16 @@ def dispatcher(conf: cfg.ConfigOpts, db: db_api.Database) -> Dispatcher:
 
 def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> None:
     """Have a worker of a function, at an address where nobody is."""
-    keys = Keys(conf)
+    keys, worker_id = Keys(conf), str(uuid.uuid4())
     worker = workers.Worker(
-        id=str(uuid.uuid4()),
+        id=worker_id,
         function_id=function.id,
         function_version=0,
         revision=1,
         runtime_id=str(uuid.uuid4()),
         boot_id="boot",
         address="127.0.0.1:1",
-        key=keys.hide(keys.make()),
+        key=keys.hide(keys.make(worker_id)),
         status=WorkerStatus.READY,
         claimed_at=NOW,
     )

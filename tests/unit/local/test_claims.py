@@ -1,5 +1,6 @@
 """Claimed workers: out of the pool for good, kept through restarts, ended when they are let go."""
 
+import http.client
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
+from qinling import exceptions
+from qinling.execution.keys import Keys
 from qinling.execution.worker import WorkerClient
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import LIMITS, MB, pack
@@ -93,6 +97,33 @@ def test_whoever_finds_a_worker_that_failed_counts_it(make: Make, tmp_path: Path
     wait_until(found, 20, "the worker's end")
     pool = json.loads((tmp_path / "state" / "pools" / f"{wanted.id}.json").read_text())
     assert (pool["failures"], "exited with code 3" in pool["reason"]) == (1, True)
+
+
+@pytest.mark.parametrize("image", ["python3", "nodejs"])
+def test_a_worker_takes_a_function_from_nobody_but_the_engine_that_started_it(
+    make: Make, conf: cfg.ConfigOpts, image: str
+) -> None:
+    keys = Keys(conf)
+    orchestrator, wanted = make(key_digest=keys.digest), spec(image)
+    settle(orchestrator, wanted)
+    claimed = orchestrator.claim(wanted.id)
+    assert claimed is not None
+    function = {"function_id": str(uuid.uuid4()), "entry": "main.main"}
+    function |= LIMITS | {"memory_size": 64 * MB}
+    package = pack({"main.py": "main = id", "main.js": "exports.main = () => 7"})
+
+    def load(key: bytes) -> None:
+        with closing(WorkerClient(claimed.id, claimed.address, key, 1)) as client:
+            client.load(client.meet(), function, [package], len(package), 20)
+
+    # Other functions on this host reach it, too, and it tells everybody who it is.
+    with pytest.raises(exceptions.WorkerLost, match="401: 'this is not the key of this worker'"):
+        load(bytes(32))
+    host, _, port = claimed.address.rpartition(":")
+    with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
+        connection.request("POST", "/drain")
+        assert connection.getresponse().status == 401
+    load(keys.make(claimed.id))
 
 
 #: Runs a program, and leaves another one, which has nothing to do with it any more.
