@@ -254,6 +254,10 @@ class Loads:
         except exceptions.OrchestratorError:
             # It is away; the worker is there for when it comes back.
             raise
+        except exceptions.NotFound as error:
+            # Or worker after worker would be claimed for a version that has gone.
+            LOG.info("Worker %s is wanted no more: %s", row.id, error)
+            self._db.write(demands.let_go, row.function_id, row.function_version)
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             fit = False

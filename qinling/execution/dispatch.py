@@ -19,7 +19,7 @@ from oslo_utils import timeutils
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, executions, functions, workers
+from qinling.db import demands, executions, function_versions, functions, workers
 from qinling.execution.keys import Keys
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
@@ -348,12 +348,11 @@ class Dispatcher:
         """What becomes of an execution that this process lost; as it is when the time is over."""
         began = time.monotonic()
         while True:
-            current = self._db.read(executions.find, execution.id)
+            runs, _ = self._db.read(executions.under_way, execution.id)
             waited = time.monotonic() - began
-            if current is None:
-                return _cancelled(execution, waited)
-            if current.status is not ExecutionStatus.RUNNING or waited > timeout:
-                return current
+            if not runs or waited > timeout:
+                current = self._db.read(executions.find, execution.id)
+                return _cancelled(execution, waited) if current is None else current
             time.sleep(_ASK_AGAIN)
 
     def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
@@ -411,6 +410,9 @@ class Dispatcher:
                 revisions = self._db.read(functions.revisions, {code.function_id})
                 if revisions.get(code.function_id) != code.revision:
                     raise exceptions.FunctionChanged(code.function_id)
+                if code.version:
+                    # Nor for a version that has gone.
+                    self._db.read(function_versions.get, code.function_id, code.version)
             ready = [row for row in rows if row.status is WorkerStatus.READY]
             clients = [known.get(row.id) or self._client(row) for row in ready]
             coming = sum(row.status is WorkerStatus.LOADING for row in rows)

@@ -200,5 +200,19 @@ def test_that_workers_are_used_is_written_down_now_and_then_and_outlives_the_exe
     assert is_kept_after_a_call()
 
 
+def test_an_execution_of_a_version_that_has_gone_ends_and_wants_no_worker(
+    db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    function = rows.insert_function(db)
+    values = {"function_id": function.id, "function_version": 1, "owner": US}
+    waits = values | {"status": "running", "updated_at": None, "result": None}
+    [id_] = rows.insert_executions(db, waits)
+    waited = dispatcher.run(db.read(executions.get, id_), function, context.RequestContext())
+    assert waited.status is ExecutionStatus.ERROR
+    assert f"Version 1 of function {function.id} does not exist" in (waited.result or "")
+    wanted = demands.Table.select()
+    assert db.read(lambda connection: connection.execute(wanted).all()) == []
+
+
 def _row(worker: workers.Worker) -> dict[str, Any]:
     return {name: getattr(worker, name) for name in worker.__slots__}
