@@ -304,6 +304,10 @@ class Dispatcher:
         while time.monotonic() < deadline:
             try:
                 outcome = client.result(execution_id)
+            except exceptions.WorkerAway:
+                if not self._is_known(client):
+                    return None
+                outcome = None
             except exceptions.WorkerGone:
                 return None
             except exceptions.WorkerLost:
@@ -313,6 +317,13 @@ class Dispatcher:
             time.sleep(pause)
             pause = min(pause * _SLOWER, _ASK_AT_MOST)
         return None
+
+    def _is_known(self, client: WorkerClient) -> bool:
+        """Whether no engine has seen the end of a worker yet."""
+        try:
+            return self._db.read(workers.find, client.id) is not None
+        except exceptions.DatabaseUnavailable:
+            return True
 
     def _record(self, execution: executions.Execution, outcome: Outcome) -> executions.Execution:
         status = {"success": ExecutionStatus.SUCCESS, "failed": ExecutionStatus.FAILED}.get(

@@ -155,7 +155,8 @@ class WorkerClient:
     def result(self, execution_id: str) -> Outcome | None:
         """How an execution ended; None while it runs.
 
-        :raises WorkerGone: the worker, or its memory of this execution, is gone.
+        :raises WorkerGone: the worker, or its memory of this execution, is gone, or, as
+            ``WorkerAway``, may be.
         :raises WorkerLost: it does not answer. :raises WorkerBroken: not with sense.
         """
         status, answer = self._signed("GET", f"/executions/{execution_id}", None, _PATIENCE)
@@ -198,7 +199,7 @@ class WorkerClient:
     def _connection(self) -> http.client.HTTPConnection:
         """One that is open, a new one where none is kept.
 
-        :raises WorkerGone: nobody answers.
+        :raises WorkerGone: nobody is there. :raises WorkerAway: nobody answers.
         """
         while (connection := self._kept()) is not None:
             if _is_open(connection):
@@ -208,7 +209,8 @@ class WorkerClient:
         try:
             connection.connect()
         except OSError as error:
-            raise exceptions.WorkerGone(
+            refused = isinstance(error, ConnectionRefusedError)
+            raise (exceptions.WorkerGone if refused else exceptions.WorkerAway)(
                 f"nobody answers at {self._host}:{self._port}: {error.strerror or error}"
             ) from error
         return connection

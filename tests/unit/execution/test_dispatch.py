@@ -36,8 +36,8 @@ def dispatcher(conf: cfg.ConfigOpts, db: db_api.Database) -> Dispatcher:
     return Dispatcher(conf, db, NoEngine(), lambda: US)  # type: ignore[arg-type]
 
 
-def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> None:
-    """Have a worker of a function, at an address where nobody is."""
+def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> str:
+    """Have a worker of a function, at an address where nobody is; its id."""
     keys, worker_id = Keys(conf), str(uuid.uuid4())
     worker = workers.Worker(
         id=worker_id,
@@ -52,6 +52,7 @@ def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.F
         claimed_at=NOW,
     )
     db.write(lambda connection: connection.execute(models.Worker.__table__.insert(), _row(worker)))
+    return worker_id
 
 
 def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_end_it(
@@ -212,6 +213,31 @@ def test_an_execution_of_a_version_that_has_gone_ends_and_wants_no_worker(
     assert f"Version 1 of function {function.id} does not exist" in (waited.result or "")
     wanted = demands.Table.select()
     assert db.read(lambda connection: connection.execute(wanted).all()) == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_worker_that_cannot_be_reached_is_asked_again_while_it_may_be_there(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    is_known: bool,
+) -> None:
+    function = rows.insert_function(db)
+    worker_id = give_worker(conf, db, function)
+    values = rows.asked(function) | {"owner": US, "worker_id": worker_id}
+    execution = db.write(executions.create, values, function.revision)
+
+    def answer(*_arguments: Any) -> Outcome:
+        if not is_known:
+            db.write(workers.remove, worker_id)
+        monkeypatch.setattr(WorkerClient, "result", lambda *_: Outcome("success", 7, 0.1, ""))
+        raise exceptions.WorkerAway("nobody answers")
+
+    monkeypatch.setattr(WorkerClient, "result", answer)
+    dispatcher.recover(execution, 5)
+    ended = db.read(executions.get, execution.id)
+    assert ended.status is (ExecutionStatus.SUCCESS if is_known else ExecutionStatus.ERROR)
 
 
 def _row(worker: workers.Worker) -> dict[str, Any]:
