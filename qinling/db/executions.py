@@ -394,9 +394,10 @@ def waiting(
     return found
 
 
-def owned(connection: sa.Connection, owner: str) -> list[Orphan]:
-    """The executions that an owner has."""
-    query = _ORPHANS.where(Table.c.owner == owner)
+def owned(connection: sa.Connection, owner: str, besides: Collection[str]) -> list[Orphan]:
+    """The executions that an owner has beside those that it knows of."""
+    # SQLite walks through an input to what is behind it: not of those that are known.
+    query = _ORPHANS.where(Table.c.owner == owner, Table.c.id.not_in(besides))
     return [Orphan(*row) for row in connection.execute(query)]
 
 
