@@ -163,6 +163,7 @@ def start(
         born=time.time(),
         folder=folder,
         uid=uid,
+        key_digest=key_digest,
     )
     return Started(entry, popen, lifeline)
 

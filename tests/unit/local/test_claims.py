@@ -126,6 +126,21 @@ def test_a_worker_takes_a_function_from_nobody_but_the_engine_that_started_it(
     load(keys.make(claimed.id))
 
 
+def test_workers_that_take_no_key_of_this_engine_are_replaced_before_one_is_claimed(
+    make: Make, tmp_path: Path
+) -> None:
+    wanted = spec(size=2)
+    settle(make(), wanted)
+    engine = make(key_digest=lambda worker_id: f"digest of {worker_id}")
+    before = {entry["id"] for entry in workers(tmp_path, wanted.id)}
+    assert engine.claim(wanted.id) is None
+    settle(engine, wanted)
+    claimed = engine.claim(wanted.id)
+    assert claimed is not None
+    assert claimed.id not in before
+    wait_until(lambda: len(leaders(tmp_path)) == 2, 20, "the end of the old ones")
+
+
 #: Runs a program, and leaves another one, which has nothing to do with it any more.
 FUNCTIONS = {
     "python3": {
