@@ -70,15 +70,6 @@ def test_a_function_is_run_and_its_answer_and_log_are_kept(
     assert client.log(id_) == f"Start execution: {id_}\ngreeting Ada\nFinished execution: {id_}\n"
 
 
-def test_a_worker_that_waits_for_a_function_takes_nothing_from_others_on_its_host(
-    deployment: Deployment, runtime_id: str
-) -> None:
-    pool = json.loads((deployment.state_dir / "pools" / f"{runtime_id}.json").read_text())
-    for worker in pool["workers"]:
-        url = f"http://127.0.0.1:{worker['port']}/drain"
-        assert requests.post(url, timeout=20).status_code == 401
-
-
 def test_an_input_that_is_no_object_is_the_first_argument(
     deployment: Deployment, greeter: str
 ) -> None:
