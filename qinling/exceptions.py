@@ -207,6 +207,10 @@ class WorkerGone(WorkerError):
     """It is not there, or not the one that it was: nothing was run."""
 
 
+class WorkerAway(WorkerGone):
+    """It cannot be reached now: what it was asked before may go on."""
+
+
 class WorkerBusy(WorkerError):
     """It runs as many executions as it may: nothing was run."""
 

@@ -171,6 +171,15 @@ def find(connection: sa.Connection, execution_id: str) -> Execution | None:
     return None if row is None else _execution(row)
 
 
+def under_way(connection: sa.Connection, execution_id: str) -> tuple[bool, str | None]:
+    """Whether it has not ended, and its owner: what somebody asks again and again who waits."""
+    query = sa.select(Table.c.owner).where(
+        Table.c.id == execution_id, Table.c.status == ExecutionStatus.RUNNING
+    )
+    row = connection.execute(query).one_or_none()
+    return (False, None) if row is None else (True, row.owner)
+
+
 def get(connection: sa.Connection, execution_id: str) -> Execution:
     """:raises NotFound: there is no such execution."""
     execution = find(connection, execution_id)
@@ -291,8 +300,11 @@ def recall(connection: sa.Connection, execution: Execution) -> None:
 
 def of_workers(connection: sa.Connection, worker_ids: Collection[str]) -> set[str]:
     """Those of ``worker_ids`` that run executions, or are about to get one."""
+    # Those that wait for an engine have no owner, and may be very many.
     query = sa.select(Table.c.worker_id).where(
-        Table.c.status == ExecutionStatus.RUNNING, Table.c.worker_id.in_(worker_ids)
+        Table.c.status == ExecutionStatus.RUNNING,
+        Table.c.owner.is_not(None),
+        Table.c.worker_id.in_(worker_ids),
     )
     return set(connection.execute(query).scalars())
 
@@ -382,9 +394,10 @@ def waiting(
     return found
 
 
-def owned(connection: sa.Connection, owner: str) -> list[Orphan]:
-    """The executions that an owner has."""
-    query = _ORPHANS.where(Table.c.owner == owner)
+def owned(connection: sa.Connection, owner: str, besides: Collection[str]) -> list[Orphan]:
+    """The executions that an owner has beside those that it knows of."""
+    # SQLite walks through an input to what is behind it: not of those that are known.
+    query = _ORPHANS.where(Table.c.owner == owner, Table.c.id.not_in(besides))
     return [Orphan(*row) for row in connection.execute(query)]
 
 

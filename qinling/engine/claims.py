@@ -201,7 +201,7 @@ class Claims:
                 runtime_id=runtime_id,
                 boot_id=None,
                 address=claimed.address,
-                key=self._clients.make_key(),
+                key=self._clients.make_key(claimed.id),
                 status=WorkerStatus.LOADING,
                 claimed_at=timeutils.utcnow(),
             )
@@ -254,6 +254,10 @@ class Loads:
             if isinstance(error, exceptions.ClusterRefusal):
                 self._note(row, error.cause)
             raise
+        except exceptions.NotFound as error:
+            # Or worker after worker would be claimed for a version that has gone.
+            LOG.info("Worker %s is wanted no more: %s", row.id, error)
+            self._db.write(demands.let_go, row.function_id, row.function_version)
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             fit = False

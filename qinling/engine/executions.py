@@ -160,9 +160,12 @@ class Executions:
 
         Of the latter the database could not tell that it is this engine's: it had gone away.
         """
-        found = self._db.read(executions.orphans, limit=_ORPHANS)
-        found += self._db.read(executions.owned, self._owner)
         with self._lock:
+            known = list(self._under_way)
+        found = self._db.read(executions.orphans, limit=_ORPHANS)
+        found += self._db.read(executions.owned, self._owner, known)
+        with self._lock:
+            # Others have begun meanwhile.
             lost = [one for one in found if one.id not in self._under_way]
         unsent = [one for one in lost if not one.is_sent]
         if unsent and (number := self._db.write(executions.put_back, unsent)):

@@ -91,6 +91,9 @@ class Resync:
         while ids := self._db.read(runtimes.ids, settled=False, after=after, limit=_PAGE):
             for runtime_id in ids:
                 self._reconciler.offer(Key(KIND, runtime_id))
+            # Its pool may never be whole: its workers are looked after all the same.
+            for runtime_id in self._db.read(workers.runtimes, ids):
+                self._reconciler.offer(Key(claims.KIND, runtime_id))
             after = ids[-1]
         for runtime_id in {
             *self._db.read(demands.runtimes),

@@ -1,6 +1,7 @@
 """The engine: queues, resync, orchestrator and lease, started and stopped together."""
 
 from collections.abc import Callable
+from typing import Any
 
 from oslo_config import cfg
 
@@ -13,6 +14,7 @@ from qinling.engine.resync import Resync
 from qinling.engine.retention import Retention
 from qinling.execution.clients import Clients
 from qinling.execution.dispatch import Dispatcher
+from qinling.execution.keys import Keys
 from qinling.execution.lease import Lease
 from qinling.orchestrator import base
 
@@ -145,5 +147,7 @@ def load(
 
     :param fail: as of ``Engine``. :param bound: local workers must not outlive this process.
     """
-    options = {"bound": True} if bound and conf.orchestrator.driver == "local" else {}
+    options: dict[str, Any] = {}
+    if conf.orchestrator.driver == "local":
+        options = {"bound": bound, "key_digest": Keys(conf).digest}
     return Engine(conf, db, orchestrator.load(conf, **options), binary, fail)

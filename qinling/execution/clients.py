@@ -20,9 +20,9 @@ class Clients:
         # Rows are looked at many times a second.
         self._told = False
 
-    def make_key(self) -> str:
-        """A new key for one worker, hidden."""
-        return self._keys.hide(self._keys.make())
+    def make_key(self, worker_id: str) -> str:
+        """The key of one worker, hidden."""
+        return self._keys.hide(self._keys.make(worker_id))
 
     def of(self, worker: workers.Worker) -> WorkerClient | None:
         """None for one that cannot be called, which the engine lets go.

@@ -19,7 +19,7 @@ from oslo_utils import timeutils
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, executions, functions, workers
+from qinling.db import demands, executions, function_versions, functions, workers
 from qinling.execution.clients import Clients
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
@@ -320,6 +320,10 @@ class Dispatcher:
         while time.monotonic() < deadline:
             try:
                 outcome = client.result(execution_id)
+            except exceptions.WorkerAway:
+                if not self._is_known(client):
+                    return None
+                wait = pause
             except exceptions.WorkerGone:
                 return None
             except exceptions.WorkerLost:
@@ -333,6 +337,13 @@ class Dispatcher:
             time.sleep(wait)
             pause = min(pause * _SLOWER, _ASK_AT_MOST)
         return None
+
+    def _is_known(self, client: WorkerClient) -> bool:
+        """Whether no engine has seen the end of a worker yet."""
+        try:
+            return self._db.read(workers.find, client.id) is not None
+        except exceptions.DatabaseUnavailable:
+            return True
 
     def _record(self, execution: executions.Execution, outcome: Outcome) -> executions.Execution:
         status = {"success": ExecutionStatus.SUCCESS, "failed": ExecutionStatus.FAILED}.get(
@@ -368,12 +379,11 @@ class Dispatcher:
         """What becomes of an execution that this process lost; as it is when the time is over."""
         began = time.monotonic()
         while True:
-            current = self._db.read(executions.find, execution.id)
+            runs, _ = self._db.read(executions.under_way, execution.id)
             waited = time.monotonic() - began
-            if current is None:
-                return _cancelled(execution, waited)
-            if current.status is not ExecutionStatus.RUNNING or waited > timeout:
-                return current
+            if not runs or waited > timeout:
+                current = self._db.read(executions.find, execution.id)
+                return _cancelled(execution, waited) if current is None else current
             time.sleep(_ASK_AGAIN)
 
     def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
@@ -424,6 +434,9 @@ class Dispatcher:
                 revisions = self._db.read(functions.revisions, {code.function_id})
                 if revisions.get(code.function_id) != code.revision:
                     raise exceptions.FunctionChanged(code.function_id)
+                if code.version:
+                    # Nor for a version that has gone.
+                    self._db.read(function_versions.get, code.function_id, code.version)
             ready = [row for row in rows if row.status is WorkerStatus.READY]
             clients = [known.get(row.id) or self._clients.of(row) for row in ready]
             coming = sum(row.status is WorkerStatus.LOADING for row in rows)

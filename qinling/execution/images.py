@@ -38,14 +38,13 @@ class Awaiting:
         began = time.monotonic()
         patience, pause = self._start_timeout + timeout + _PATIENCE, _LOOK_EVERY
         while True:
-            row = self._db.read(executions.find, execution.id)
-            if row is None:
-                return _ended(execution, _CANCELLED)
+            runs, owner = self._db.read(executions.under_way, execution.id)
             waited = time.monotonic() - began
-            if row.status is not ExecutionStatus.RUNNING or waited > patience:
-                return row
-            if row.owner is None and waited > self._start_timeout:
-                self._db.write(executions.give_up, _ended(row, _NO_ENGINE))
+            if not runs or waited > patience:
+                row = self._db.read(executions.find, execution.id)
+                return _ended(execution, _CANCELLED) if row is None else row
+            if owner is None and waited > self._start_timeout:
+                self._db.write(executions.give_up, _ended(execution, _NO_ENGINE))
             time.sleep(pause)
             pause = min(pause * _SLOWER, _LOOK_AT_MOST)
 

@@ -50,7 +50,10 @@ class Recorder:
     def _run(self) -> None:
         while True:
             ended, printed = self._waiting.get()
-            while not self._try(ended, printed):
+            if not self._try(ended, printed):
+                # Last: one that the database never takes, as it is too large for it, holds up
+                # no other.
+                self._waiting.put((ended, printed))
                 time.sleep(_AGAIN)
 
     def _try(self, ended: executions.Execution, printed: str) -> bool:

@@ -147,7 +147,8 @@ class WorkerClient:
     def result(self, execution_id: str) -> Outcome | None:
         """How an execution ended; None while it runs.
 
-        :raises WorkerGone: the worker, or its memory of this execution, is gone.
+        :raises WorkerGone: the worker, or its memory of this execution, is gone, or, as
+            ``WorkerAway``, may be.
         :raises WorkerLost: it does not answer. :raises WorkerBroken: not with sense.
         """
         status, answer = self._signed("GET", f"/executions/{execution_id}", None, _PATIENCE)

@@ -1,5 +1,7 @@
 """What runs workers. The engine knows it through ``base.Orchestrator`` alone."""
 
+from typing import Any
+
 from oslo_config import cfg
 from stevedore import driver, exception
 
@@ -9,9 +11,10 @@ from qinling.orchestrator import base
 NAMESPACE = "qinling.orchestrator"
 
 
-def load(conf: cfg.ConfigOpts, **options: bool) -> base.Orchestrator:
+def load(conf: cfg.ConfigOpts, **options: Any) -> base.Orchestrator:
     """The configured orchestrator, not yet started.
 
+    :param options: what this one takes beside ``conf``.
     :raises StartupError: no such driver is installed, or it cannot work here.
     """
     name = conf.orchestrator.driver

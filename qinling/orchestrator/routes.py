@@ -53,7 +53,8 @@ class Route(Protocol):
 
     def send(self, request: Request, most: int) -> Answer:
         """:param most: bytes of a body; of a longer one there are a few more.
-        :raises WorkerGone: the worker cannot have got it, as there is nobody.
+        :raises WorkerGone: the worker cannot have got it, as there is nobody, or, if it is
+            ``WorkerAway``, nobody is to be reached.
         :raises OrchestratorError: nor can it, but that is not the worker's fault.
         :raises WorkerLost: nobody knows.
         """
@@ -144,7 +145,7 @@ class Direct:
     def _connection(self) -> http.client.HTTPConnection:
         """One that is open, a new one where none is kept.
 
-        :raises WorkerGone: nobody answers.
+        :raises WorkerGone: nobody is there. :raises WorkerAway: nobody answers.
         """
         while (connection := self._kept()) is not None:
             if _is_open(connection):
@@ -154,7 +155,8 @@ class Direct:
         try:
             connection.connect()
         except OSError as error:
-            raise exceptions.WorkerGone(
+            refused = isinstance(error, ConnectionRefusedError)
+            raise (exceptions.WorkerGone if refused else exceptions.WorkerAway)(
                 f"nobody answers at {self}: {error.strerror or error}"
             ) from error
         return connection

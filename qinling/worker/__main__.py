@@ -3,6 +3,7 @@
 The environment: ``QINLING_WORKER_ID``, the name that the orchestrator gave it;
 ``QINLING_WORKER_LISTEN_FD``, an inherited listening socket, or else it listens
 on ``QINLING_WORKER_PORT`` (9090) of ``QINLING_WORKER_HOST``, or of all addresses;
+``QINLING_WORKER_KEY_DIGEST``, the SHA-256 of the only key that it takes; any without it;
 ``QINLING_WORKER_LIFELINE_FD``,
 a pipe whose end of file means that the worker's owner is gone, unless a byte
 came before it.
@@ -65,7 +66,8 @@ def main() -> int:
         import threading
 
         threading.Thread(target=follow_lifeline, args=(int(lifeline),), daemon=True).start()
-    worker = server.WorkerServer(listener(), worker_id, clean)
+    key_digest = os.environ.get("QINLING_WORKER_KEY_DIGEST")
+    worker = server.WorkerServer(listener(), worker_id, clean, key_digest)
     signal.signal(signal.SIGTERM, lambda *_: worker.drain())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return worker.run()

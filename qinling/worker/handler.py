@@ -79,6 +79,10 @@ class Handler(RequestHandler):
             # Nobody fills this worker's memory without the key.
             self.close_connection = True
             raise Unsigned("the request is not signed")
+        if found is None and self.server.key_digest is not None:
+            # Whoever may ask anything has the key, and gives it first.
+            self.close_connection = True
+            raise Unsigned("this worker has not been given its key yet")
         size = self._size(_BODY)
         return self.rfile.read(size) if size else b""
 
@@ -151,6 +155,8 @@ class Handler(RequestHandler):
             status, content = refusal.status, {"error": str(refusal)}
         except Malformed as error:
             status, content = 400, {"error": str(error)}
+        except Unsigned as error:
+            status, content = 401, {"error": str(error)}
         self._answer(status, content)
 
     def _specialize(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ first is signed (``signing.py``). No user code runs in this process.
 Which call does what is in ``handler.py``; here is what the worker is.
 """
 
+import hashlib
 import hmac
 import socket
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 from qinling.worker import package, processes, signing
 from qinling.worker.archive import Archive
 from qinling.worker.executor import Executor
-from qinling.worker.function import Conflict, Order
+from qinling.worker.function import Conflict, Order, Unsigned
 from qinling.worker.handler import Handler
 from qinling.worker.slots import Slots
 from qinling.worker.zygote import CleanZygote
@@ -54,11 +55,18 @@ class WorkerServer(ThreadingHTTPServer):
     """Serves on a socket that is listening already.
 
     :param clean: forked before this process had anything to keep from functions.
+    :param key_digest: SHA-256 of the only key that it takes, in hexadecimal digits; else any.
     """
 
     daemon_threads = True
 
-    def __init__(self, listener: socket.socket, worker_id: str, clean: CleanZygote) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        worker_id: str,
+        clean: CleanZygote,
+        key_digest: str | None = None,
+    ) -> None:
         super().__init__(listener.getsockname(), Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listener
@@ -67,6 +75,7 @@ class WorkerServer(ThreadingHTTPServer):
         with open("/proc/sys/kernel/random/uuid") as file:
             self.boot_id = file.read().strip()
         self.specialized: Specialized | None = None
+        self.key_digest = key_digest
         self._clean = clean
         self._specializing = threading.Lock()
         self._draining = threading.Event()
@@ -92,9 +101,12 @@ class WorkerServer(ThreadingHTTPServer):
     def specialize(self, order: Order, archive: Archive) -> dict[str, Any]:
         """Take a function, for good; the same one again is answered as before.
 
+        :raises Unsigned: it comes with another key than this worker's.
         :raises Conflict: there is another one.
         :raises Malformed: the archive cannot be unpacked; the worker is as before.
         """
+        if self.key_digest not in (None, hashlib.sha256(order.key).hexdigest()):
+            raise Unsigned("this is not the key of this worker")
         with self._specializing:
             found = self.specialized
             if found is None:

@@ -120,7 +120,7 @@ def _be_clean(control: socket.socket, folder: str) -> None:
         if int(name) > 2 and int(name) != control.fileno():
             with contextlib.suppress(OSError):
                 os.close(int(name))
-    for variable in ("LISTEN_FD", "LIFELINE_FD", "HOST", "PORT"):
+    for variable in ("LISTEN_FD", "LIFELINE_FD", "HOST", "PORT", "KEY_DIGEST"):
         os.environ.pop(f"QINLING_WORKER_{variable}", None)
 
     def be_zygote(command: Any, ends: list[int]) -> None:

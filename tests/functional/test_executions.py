@@ -166,8 +166,11 @@ def test_a_worker_that_was_killed_is_replaced_by_the_next_call(
     function = client.create_function(runtime_id, GREETER)
     client.execute(function["id"])
     [before] = client.workers(function["id"])
-    signal_worker(before, signal.SIGKILL)
-    assert client.execute(function["id"])["status"] == "success"
+    killed = signal_worker(before, signal.SIGKILL)
+    # What is sent to one that is dying is lost with it.
+    wait_until(lambda: killed not in find_processes(before), 20, "its end")
+    execution = client.execute(function["id"])
+    assert execution["status"] == "success", execution
     wait_until(
         lambda: before not in client.workers(function["id"]), 20, "the row of the dead worker gone"
     )

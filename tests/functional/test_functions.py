@@ -524,3 +524,12 @@ def test_a_client_that_leaves_in_the_middle_of_an_upload_leaves_nothing(
     incoming = deployment.state_dir / "packages" / "incoming"
     wait_until(lambda: not list(incoming.iterdir()), 20, "the upload's end")
     assert stored(deployment) == before
+
+
+def test_a_worker_that_waits_for_a_function_takes_nothing_from_others_on_its_host(
+    deployment: Deployment, runtime: str
+) -> None:
+    pool = json.loads((deployment.state_dir / "pools" / f"{runtime}.json").read_text())
+    for worker in pool["workers"]:
+        url = f"http://127.0.0.1:{worker['port']}/drain"
+        assert requests.post(url, timeout=20).status_code == 401

@@ -35,6 +35,7 @@ def test_however_much_of_a_project_waits_little_is_read(db: db_api.Database) -> 
     def look(connection: sa.Connection) -> tuple[dict[str, list[str]], int]:
         connection.execute(sa.text("FLUSH STATUS"))
         found = executions.waiting(connection, after="", projects=16, limit=10)
+        assert executions.of_workers(connection, ["worker"]) == set()
         reads = connection.execute(sa.text("SHOW SESSION STATUS LIKE 'Handler_read%'"))
         return found, sum(int(row[1]) for row in reads)
 

@@ -91,7 +91,10 @@ class _Proxied:
                     403,
                 )
             case 503 if _UNREACHED.match(said):
-                raise exceptions.WorkerGone(f"{self}: {said}")
+                refused = said.endswith("connection refused")
+                raise (exceptions.WorkerGone if refused else exceptions.WorkerAway)(
+                    f"{self}: {said}"
+                )
             case _:
                 raise exceptions.WorkerLost(f"{self}: {answer.status}: {said}")
 

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from oslo_config import cfg
@@ -47,14 +47,21 @@ class LocalOrchestrator:
     """Implements ``base.Orchestrator`` with processes of this host.
 
     :param bound: the workers must not outlive this process.
+    :param key_digest: of the key that a worker is to take, by its id.
     """
 
     one_host = True
 
-    def __init__(self, conf: cfg.ConfigOpts, bound: bool = False) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        bound: bool = False,
+        key_digest: Callable[[str], str] | None = None,
+    ) -> None:
         self._options = conf.local
         self._max_processes: int = conf.execution.max_processes
         self._bound = bound
+        self._key_digest = key_digest
         # What a worker may have to end: the longest function.
         self._work_grace = conf.resource_limits.max_timeout + conf.local.shutdown_grace
         self._images = images.Images(conf.local.images)
@@ -131,17 +138,16 @@ class LocalOrchestrator:
             pool = self._state.load(pool_id)
             if pool is None:
                 return None
-            buried = self._bury(pool)
+            changed = self._bury(pool) | self._retire_strangers(pool)
             free = [
                 entry
                 for entry in pool.workers
                 if self._watch.track(pool_id, entry) is Health.READY
-                and entry.image == pool.image
-                and not entry.retiring
+                and self._is_current(pool, entry)
             ]
             if free:
                 pool.claim(free[0])
-            if free or buried:
+            if free or changed:
                 self._state.save(pool)
             if not free:
                 return None
@@ -210,6 +216,22 @@ class LocalOrchestrator:
                 tempfile.gettempdir(),
             )
 
+    def _is_current(self, pool: state.Pool, entry: state.WorkerEntry) -> bool:
+        return entry.image == pool.image and self._takes_key(entry) and not entry.retiring
+
+    def _takes_key(self, entry: state.WorkerEntry) -> bool:
+        return self._key_digest is None or entry.key_digest == self._key_digest(entry.id)
+
+    def _retire_strangers(self, pool: state.Pool) -> bool:
+        """End those that take no key of ours, or anybody's: others are started when they are gone.
+
+        Whoever had another secret has started them.
+        """
+        strangers = [e for e in pool.workers if not e.retiring and not self._takes_key(e)]
+        for entry in strangers:
+            self._watch.retire(pool.id, pool.retire(entry))
+        return bool(strangers)
+
     def _bury(self, pool: state.Pool) -> bool:
         """Drop the workers that have ended, and count those that failed."""
         known = (*pool.workers, *pool.claimed)
@@ -238,14 +260,14 @@ class LocalOrchestrator:
         """Start what is missing, end what is too many, and tell how it stands."""
         command = self._images.command(pool.image)
         health = {entry.id: self._watch.track(pool.id, entry) for entry in pool.workers}
-        current = [e for e in pool.workers if e.image == pool.image and not e.retiring]
+        current = [e for e in pool.workers if self._is_current(pool, e)]
         ready = [entry for entry in current if health[entry.id] is Health.READY]
         for entry in ready:
             if time.time() - entry.born >= _USEFUL_AGE:
                 changed |= pool.count_use(entry)
         whole = len(ready) >= pool.size
         # The old ones go only when the new ones are up, and never before them.
-        old = [e for e in pool.workers if e.image != pool.image and not e.retiring]
+        old = [e for e in pool.workers if e not in current and not e.retiring]
         surplus = current[pool.size :] + (old if whole else [])
         retired = [pool.retire(entry) for entry in surplus]
         missing = max(pool.size - len(current), 0)
@@ -293,6 +315,7 @@ class LocalOrchestrator:
                         self._state.log(worker_id),
                         users,
                         self._guarded(command),
+                        self._key_digest(worker_id) if self._key_digest else None,
                     )
                 except exceptions.OrchestratorError as error:
                     self._state.log(worker_id).unlink(missing_ok=True)

@@ -102,16 +102,20 @@ def start(
     log: pathlib.Path,
     users: Users | None,
     guarded: str | None = None,
+    key_digest: str | None = None,
 ) -> Started:
     """Start a worker; it is not ready yet when this returns.
 
     :param users: when given, the worker gets a user id that no other one on this host has.
     :param guarded: how ``guard.py`` runs the command; None for a command that
         follows the lifeline itself.
+    :param key_digest: of the only key that it may take.
     :raises OrchestratorError: it could not be started; nothing is left of it.
     """
     words = _words(command, guarded)
     environment = {"PATH": os.defpath, "LANG": "C.UTF-8", ID_VARIABLE: worker_id}
+    if key_digest is not None:
+        environment["QINLING_WORKER_KEY_DIGEST"] = key_digest
     folder = ""
     uid: int | None = None
     receiving, lifeline = os.pipe()
@@ -159,6 +163,7 @@ def start(
         born=time.time(),
         folder=folder,
         uid=uid,
+        key_digest=key_digest,
     )
     return Started(entry, popen, lifeline)
 

@@ -23,8 +23,8 @@ class WorkerEntry:
     """A worker process. ``started`` is the kernel's start time of the pid, in
     clock ticks since boot, and ``boot`` the host's boot id: together with the
     pid they name one process for ever. ``folder`` has its temporary files. ``uid`` is
-    the user id that it alone has, if it has one. ``attempt``: the pool's
-    ``failures`` when it was started.
+    the user id that it alone has, if it has one. ``key_digest``: of the only key that it
+    takes. ``attempt``: the pool's ``failures`` when it was started.
     """
 
     id: str
@@ -36,6 +36,7 @@ class WorkerEntry:
     born: float  # seconds since the epoch
     folder: str
     uid: int | None = None
+    key_digest: str | None = None
     attempt: int = 0
     retiring: bool = False
 

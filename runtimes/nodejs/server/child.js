@@ -191,7 +191,7 @@ class Child {
 
 function environment () {
   const env = { ...process.env }
-  for (const name of ['LISTEN_FD', 'HOST', 'PORT']) delete env[`QINLING_WORKER_${name}`]
+  for (const name of ['LISTEN_FD', 'HOST', 'PORT', 'KEY_DIGEST']) delete env[`QINLING_WORKER_${name}`]
   return env
 }
 

@@ -1,6 +1,6 @@
 'use strict'
 // Runs one worker until it is told to end. Its environment is the contract's: QINLING_WORKER_ID,
-// _HOST and _PORT, or _LISTEN_FD, an inherited socket that listens already.
+// _HOST and _PORT, or _LISTEN_FD, an inherited socket that listens already, and _KEY_DIGEST.
 
 const { randomBytes, randomUUID } = require('node:crypto')
 const os = require('node:os')
@@ -20,7 +20,8 @@ function main () {
   // Nobody can be there before, as nobody knows the name.
   const folder = path.join(os.tmpdir(), `qinling-${randomBytes(16).toString('hex')}`)
   const slots = new Slots(folder)
-  const server = new Server(id, randomUUID(), slots, folder)
+  const keyDigest = process.env.QINLING_WORKER_KEY_DIGEST
+  const server = new Server(id, randomUUID(), slots, folder, keyDigest)
   process.on('SIGTERM', () => server.drain())
   process.on('SIGINT', () => {})
   server.listen(fd !== undefined

@@ -4,7 +4,7 @@
 
 const fs = require('node:fs')
 const http = require('node:http')
-const { timingSafeEqual } = require('node:crypto')
+const { createHash, timingSafeEqual } = require('node:crypto')
 
 const { Executions } = require('./executions')
 const { Trouble } = require('./child')
@@ -27,11 +27,13 @@ const EXECUTIONS = '/executions/'
 const CANCELLED = { status: 'cancelled', output: 'Function execution cancelled.' }
 
 class Server {
-  constructor (id, bootId, slots, folder) {
+  /** keyDigest: SHA-256 of the only key that it takes, in hexadecimal digits; any without it. */
+  constructor (id, bootId, slots, folder, keyDigest) {
     this._id = id
     this._bootId = bootId
     this._slots = slots
     this._folder = folder
+    this._keyDigest = keyDigest
     this._function = null
     this._specializing = Promise.resolve()
     this._draining = false
@@ -97,6 +99,10 @@ class Server {
           // Nobody fills this worker's memory without the key.
           throw new Refusal(401, 'the request is not signed')
         }
+        if (!signing && this._keyDigest) {
+          // Whoever may ask anything has the key, and gives it first.
+          throw new Refusal(401, 'this worker has not been given its key yet')
+        }
         const body = await read(request, BODY)
         if (signing) nonce = signing.check(method, url, request.headers, body)
         ;[status, content] = await this._call(method, url, body)
@@ -152,6 +158,10 @@ class Server {
     const found = order.readOrder(request.headers['qinling-function'] || '')
     if (found.worker_id !== this._id || found.boot_id !== this._bootId) {
       throw new Refusal(421, 'this is not that worker')
+    }
+    const digest = createHash('sha256').update(Buffer.from(found.key, 'hex')).digest('hex')
+    if (this._keyDigest && this._keyDigest !== digest) {
+      throw new Refusal(401, 'this is not the key of this worker')
     }
     if (this._function) {
       const known = this._function.order

@@ -16,8 +16,9 @@ from qinling.db import api as db_api
 from qinling.db import demands, executions, functions, models, workers
 from qinling.engine import claims as module
 from qinling.engine import losses
-from qinling.engine.claims import Claims, Loads
+from qinling.engine.claims import KIND, LOAD, Claims, Loads
 from qinling.engine.losses import Losses
+from qinling.engine.reconciler import Key
 from qinling.engine.resync import Resync
 from qinling.execution.clients import Clients
 from qinling.execution.worker import WorkerClient
@@ -484,3 +485,33 @@ def test_a_worker_that_nobody_can_call_any_more_is_replaced(
     [new] = world.having(function_id)
     assert new.id != old.id
     assert world.pool.released == [old.id]
+
+
+def test_no_worker_after_the_other_is_claimed_for_a_version_that_has_gone(
+    world: World, conf: cfg.ConfigOpts
+) -> None:
+    world.pool.free = 5
+    function_id = world.function()
+    world.db.write(demands.raise_to, function_id, 1, 1)
+    loads = world.loader(conf)
+    for _ in range(3):
+        world.look()
+        for row in world.having(function_id):
+            loads.look(Key(LOAD, row.id))
+    assert (world.having(function_id), world.pool.free) == ([], 4)
+
+
+def test_workers_are_looked_after_whose_pool_is_not_whole(
+    world: World, conf: cfg.ConfigOpts
+) -> None:
+    world.pool.free = 1
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    unsettled = models.Runtime.__table__.update().values(settled=False)
+    world.db.write(lambda connection: connection.execute(unsettled))
+    offers = Offers()
+    resync = Resync(conf, world.db, world.pool, offers, offers, None)  # type: ignore[arg-type]
+    resync._unsettled()
+    assert offers.others == [Key(KIND, world.runtime_id)]

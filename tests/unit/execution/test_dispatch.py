@@ -37,21 +37,23 @@ def dispatcher(conf: cfg.ConfigOpts, db: db_api.Database) -> Dispatcher:
     return Dispatcher(conf, db, Clients(conf), NoEngine(), lambda: US)  # type: ignore[arg-type]
 
 
-def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> None:
-    """Have a worker of a function, at an address where nobody is."""
+def give_worker(conf: cfg.ConfigOpts, db: db_api.Database, function: functions.Function) -> str:
+    """Have a worker of a function, at an address where nobody is; its id."""
+    worker_id = str(uuid.uuid4())
     worker = workers.Worker(
-        id=str(uuid.uuid4()),
+        id=worker_id,
         function_id=function.id,
         function_version=0,
         revision=1,
         runtime_id=str(uuid.uuid4()),
         boot_id="boot",
         address="127.0.0.1:1",
-        key=Clients(conf).make_key(),
+        key=Clients(conf).make_key(worker_id),
         status=WorkerStatus.READY,
         claimed_at=NOW,
     )
     db.write(lambda connection: connection.execute(models.Worker.__table__.insert(), _row(worker)))
+    return worker_id
 
 
 def test_an_execution_that_others_have_by_now_is_left_to_them_and_told_as_they_end_it(
@@ -232,6 +234,45 @@ def test_that_workers_are_used_is_written_down_now_and_then_and_outlives_the_exe
     clock = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: clock() + demands.NOTED_EVERY)
     assert is_kept_after_a_call()
+
+
+def test_an_execution_of_a_version_that_has_gone_ends_and_wants_no_worker(
+    db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    function = rows.insert_function(db)
+    values = {"function_id": function.id, "function_version": 1, "owner": US}
+    waits = values | {"status": "running", "updated_at": None, "result": None}
+    [id_] = rows.insert_executions(db, waits)
+    waited = dispatcher.run(db.read(executions.get, id_), function, context.RequestContext())
+    assert waited.status is ExecutionStatus.ERROR
+    assert f"Version 1 of function {function.id} does not exist" in (waited.result or "")
+    wanted = demands.Table.select()
+    assert db.read(lambda connection: connection.execute(wanted).all()) == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_worker_that_cannot_be_reached_is_asked_again_while_it_may_be_there(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    is_known: bool,
+) -> None:
+    function = rows.insert_function(db)
+    worker_id = give_worker(conf, db, function)
+    values = rows.asked(function) | {"owner": US, "worker_id": worker_id}
+    execution = db.write(executions.create, values, function.revision)
+
+    def answer(*_arguments: Any) -> Outcome:
+        if not is_known:
+            db.write(workers.remove, worker_id)
+        monkeypatch.setattr(WorkerClient, "result", lambda *_: Outcome("success", 7, 0.1, ""))
+        raise exceptions.WorkerAway("nobody answers")
+
+    monkeypatch.setattr(WorkerClient, "result", answer)
+    dispatcher.recover(execution, 5)
+    ended = db.read(executions.get, execution.id)
+    assert ended.status is (ExecutionStatus.SUCCESS if is_known else ExecutionStatus.ERROR)
 
 
 def _row(worker: workers.Worker) -> dict[str, Any]:

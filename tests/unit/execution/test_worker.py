@@ -14,6 +14,7 @@ import pytest
 from qinling import exceptions
 from qinling.execution import worker as module
 from qinling.execution.worker import Outcome, WorkerClient
+from qinling.orchestrator import routes
 from qinling.orchestrator.routes import Direct
 from qinling.worker import signing
 
@@ -182,3 +183,25 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(
         client.result(ID)
         assert (used[-1] is used[-2]) is same
     assert used[0].sock is None
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_worker_that_takes_no_connection_is_told_from_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setattr(routes, "_CONNECT_TIMEOUT", 0.2)
+    with contextlib.ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        if is_there:
+            # As many as wait in its queue, so that nobody else gets in.
+            for _ in range(2):
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(address)
+        else:
+            listener.close()
+        client = WorkerClient("worker", Direct(f"127.0.0.1:{address[1]}"), KEY, 1, "boot")
+        with pytest.raises(exceptions.WorkerGone) as caught:
+            client.result(ID)
+    assert isinstance(caught.value, exceptions.WorkerAway) is is_there

@@ -76,11 +76,11 @@ def status(code: int, message: str) -> bytes:
             f"{UNREACHED}dial tcp 10.244.0.73:9999: connect: connection refused",
             exceptions.WorkerGone,
         ),
-        (503, f"{UNREACHED}dial tcp 10.244.0.73:9999: i/o timeout", exceptions.WorkerGone),
+        (503, f"{UNREACHED}dial tcp 10.244.0.73:9999: i/o timeout", exceptions.WorkerAway),
         (
             503,
             f"{UNREACHED}proxy error from 127.0.0.1:8131 while dialing 10.244.0.73:9090, code 503",
-            exceptions.WorkerGone,
+            exceptions.WorkerAway,
         ),
         (503, f"{UNREACHED}EOF", exceptions.WorkerLost),
         (

@@ -128,10 +128,12 @@ def make(conf: cfg.ConfigOpts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     images = [f"{name}={command}" for name, command in IMAGES.items()]
     conf.set_override("images", images, group="local")
 
-    def make(bound: bool = False, **options: Any) -> LocalOrchestrator:
+    def make(
+        bound: bool = False, key_digest: Callable[[str], str] | None = None, **options: Any
+    ) -> LocalOrchestrator:
         for name, value in options.items():
             conf.set_override(name, value, group="local")
-        made.append(LocalOrchestrator(conf, bound))
+        made.append(LocalOrchestrator(conf, bound, key_digest))
         made[-1].start(lambda _: None)
         return made[-1]
 

@@ -1,5 +1,6 @@
 """Claimed workers: out of the pool for good, kept through restarts, ended when they are let go."""
 
+import http.client
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from oslo_config import cfg
 
+from qinling import exceptions
+from qinling.execution.keys import Keys
 from qinling.execution.worker import WorkerClient
 from qinling.orchestrator.routes import Direct
 from tests.fixtures.process import wait_until
@@ -94,6 +98,48 @@ def test_whoever_finds_a_worker_that_failed_counts_it(make: Make, tmp_path: Path
     wait_until(found, 20, "the worker's end")
     pool = json.loads((tmp_path / "state" / "pools" / f"{wanted.id}.json").read_text())
     assert (pool["failures"], "exited with code 3" in pool["reason"]) == (1, True)
+
+
+@pytest.mark.parametrize("image", ["python3", "nodejs"])
+def test_a_worker_takes_a_function_from_nobody_but_the_engine_that_started_it(
+    make: Make, conf: cfg.ConfigOpts, image: str
+) -> None:
+    keys = Keys(conf)
+    orchestrator, wanted = make(key_digest=keys.digest), spec(image)
+    settle(orchestrator, wanted)
+    claimed = orchestrator.claim(wanted.id)
+    assert claimed is not None
+    function = {"function_id": str(uuid.uuid4()), "entry": "main.main"}
+    function |= LIMITS | {"memory_size": 64 * MB}
+    package = pack({"main.py": "main = id", "main.js": "exports.main = () => 7"})
+
+    def load(key: bytes) -> None:
+        with closing(WorkerClient(claimed.id, Direct(claimed.address), key, 1)) as client:
+            client.load(client.meet(), function, [package], len(package), 20)
+
+    # Other functions on this host reach it, too, and it tells everybody who it is.
+    with pytest.raises(exceptions.WorkerLost, match="401: 'this is not the key of this worker'"):
+        load(bytes(32))
+    host, _, port = claimed.address.rpartition(":")
+    with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
+        connection.request("POST", "/drain")
+        assert connection.getresponse().status == 401
+    load(keys.make(claimed.id))
+
+
+def test_workers_that_take_no_key_of_this_engine_are_replaced_before_one_is_claimed(
+    make: Make, tmp_path: Path
+) -> None:
+    wanted = spec(size=2)
+    settle(make(), wanted)
+    engine = make(key_digest=lambda worker_id: f"digest of {worker_id}")
+    before = {entry["id"] for entry in workers(tmp_path, wanted.id)}
+    assert engine.claim(wanted.id) is None
+    settle(engine, wanted)
+    claimed = engine.claim(wanted.id)
+    assert claimed is not None
+    assert claimed.id not in before
+    wait_until(lambda: len(leaders(tmp_path)) == 2, 20, "the end of the old ones")
 
 
 #: Runs a program, and leaves another one, which has nothing to do with it any more.
