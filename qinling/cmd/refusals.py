@@ -20,6 +20,12 @@ _LINE = b"POST /v1/executions HTTP/1.1\r\n"
 _END = b"\r\n\r\n"
 # Headers of requests that are answered otherwise, or in steps.
 _NOT_PLAIN = {b"Expect", b"Origin", b"Transfer-Encoding"}
+_REFUSAL = overload.refusal()
+_CONTENT = errors.fault_body(_REFUSAL.code, str(_REFUSAL))
+_HEAD = (
+    f"HTTP/1.1 {_REFUSAL.code} Too Many Requests\r\nRetry-After: {_REFUSAL.retry_after}\r\n"
+    f"Content-Type: application/json\r\nContent-Length: {len(_CONTENT)}\r\nServer: qinling\r\n"
+)
 
 
 def is_execution(connection: protocol.Connection) -> bool:
@@ -63,15 +69,10 @@ def _length(lines: bytes) -> int | None:
 
 
 def _answer() -> bytes:
-    refusal = overload.refusal()
-    content = errors.fault_body(refusal.code, str(refusal))
     # Not oslo.context's: bytes of the system's are a call that gives up Python's lock, too.
     request_id = uuid.UUID(int=random.getrandbits(128), version=4)  # nosec B311
     head = (
-        f"HTTP/1.1 {refusal.code} Too Many Requests\r\n"
-        f"Retry-After: {refusal.retry_after}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        f"x-openstack-request-id: req-{request_id}\r\n"
-        f"Date: {email.utils.formatdate(usegmt=True)}\r\nServer: qinling\r\n\r\n"
+        f"{_HEAD}x-openstack-request-id: req-{request_id}\r\n"
+        f"Date: {email.utils.formatdate(usegmt=True)}\r\n\r\n"
     )
-    return head.encode() + content
+    return head.encode() + _CONTENT

@@ -74,7 +74,7 @@ def test_those_that_wait_for_their_functions_keep_nobody_out_but_of_threads() ->
 
 def test_one_thread_that_wakes_late_once_is_no_load() -> None:
     places = Places(40)
-    places.see(0.03)
+    places.see(0.02)
     assert take_all(places) == 40
 
 
