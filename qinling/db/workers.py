@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qinling.db import models
+from qinling.db import demands, functions, models
 from qinling.states import WorkerStatus
 
 Table: sa.Table = models.Worker.__table__  # type: ignore[assignment]
@@ -83,6 +83,14 @@ def find(connection: sa.Connection, worker_id: str) -> Worker | None:
     return None if row is None else _worker(row)
 
 
+def with_function(
+    connection: sa.Connection, worker_id: str
+) -> tuple[Worker | None, functions.Function | None]:
+    """A worker and its function, as of one moment."""
+    row = find(connection, worker_id)
+    return row, None if row is None else functions.find(connection, row.function_id)
+
+
 def serving(
     connection: sa.Connection, function_id: str, version: int, revision: int
 ) -> list[Worker]:
@@ -99,6 +107,18 @@ def of_function(connection: sa.Connection, function_id: str) -> list[Worker]:
 def of_runtime(connection: sa.Connection, runtime_id: str) -> list[Worker]:
     query = sa.select(*_COLUMNS).where(Table.c.runtime_id == runtime_id)
     return [_worker(row) for row in connection.execute(query.order_by(Table.c.claimed_at))]
+
+
+def standing(
+    connection: sa.Connection, runtime_id: str
+) -> tuple[list[Worker], list[demands.Demand], dict[str, int]]:
+    """The workers of a runtime, what is wanted of its pool, and the revisions of the functions
+    that have those workers, as of one moment.
+    """
+    rows = of_runtime(connection, runtime_id)
+    having = {row.function_id for row in rows}
+    revisions = functions.revisions(connection, having) if having else {}
+    return rows, demands.unsettled(connection, runtime_id), revisions
 
 
 def user(connection: sa.Connection, runtime_id: str) -> str | None:

@@ -70,13 +70,15 @@ class Claims:
 
     def reconcile(self, runtime_id: str) -> float | None:
         """Take the workers of a runtime one step; seconds until the next look, or None."""
-        rows = self._db.read(workers.of_runtime, runtime_id)
+        rows, asked, revisions = self._db.read(workers.standing, runtime_id)
         # Asked after the rows were read: none of them is younger than what is told.
         there = self._orchestrator.claimed(runtime_id, {row.id for row in rows})
         waits = self._let_go_rowless(runtime_id, there.keys() - {row.id for row in rows})
-        rows = self._bury(rows, there)
-        asked = self._db.read(demands.unsettled, runtime_id)
-        current, leaving = self._sort(asked, rows)
+        if self._bury(rows, there):
+            # In place of each that was lost there is to be another one, which need not wait for
+            # its end.
+            rows, asked, revisions = self._db.read(workers.standing, runtime_id)
+        current, leaving = self._sort(asked, rows, revisions)
         waits |= self._release(leaving)
         short = [each for each in asked if self._missing(each, current)]
         pauses = {each: self._losses.wait((each.function_id, each.revision)) for each in short}
@@ -95,30 +97,28 @@ class Claims:
     ) -> bool:
         return len(current.get(_code(demand), ())) < min(demand.wanted, self._most)
 
-    def _bury(self, rows: list[workers.Worker], there: Mapping[str, bool]) -> list[workers.Worker]:
-        """Forget the workers that have died, and see who is dying; those that live yet.
-
-        In place of each there is to be another one, which need not wait for its end.
+    def _bury(self, rows: list[workers.Worker], there: Mapping[str, bool]) -> bool:
+        """Forget the workers that have died, and see who is dying; whether there were any.
 
         :param there: as the orchestrator tells of them.
         """
-        living = []
+        found = False
         for row in rows:
             is_there, released = row.id in there, row.status is WorkerStatus.DRAINING
             if is_there and (released or there[row.id]):
-                living.append(row)
                 continue
+            found = True
             what = "ending" if is_there else "gone"
             LOG.info("Worker %s of function %s is %s.", row.id, row.function_id, what)
             if is_there:
-                living.append(self._drain(row))
+                self._drain(row)
             else:
                 self._db.write(workers.remove, row.id)
                 if not released:
                     _count(self._losses, row)
             if not released:
                 self._db.write(demands.ask_again, row.function_id)
-        return living
+        return found
 
     def _drain(self, row: workers.Worker) -> workers.Worker:
         self._db.write(workers.drain, row.id)
@@ -138,15 +138,16 @@ class Claims:
         return bool(since)
 
     def _sort(
-        self, asked: list[demands.Demand], rows: list[workers.Worker]
+        self,
+        asked: list[demands.Demand],
+        rows: list[workers.Worker],
+        revisions: Mapping[str, int],
     ) -> tuple[dict[Code, list[workers.Worker]], list[workers.Worker]]:
         """The workers that stay, by what they have, and those that leave.
 
         Who has old code leaves, and who nobody wants, or nobody can call.
         """
         wanted = {_code(each): each.wanted for each in asked}
-        having = {row.function_id for row in rows}
-        revisions = self._db.read(functions.revisions, having) if rows else {}
         current: dict[Code, list[workers.Worker]] = defaultdict(list)
         leaving = []
         for row in rows:
@@ -237,10 +238,9 @@ class Loads:
 
     def reconcile(self, worker_id: str) -> float | None:
         """Give one claimed worker its function, and then no more processor than is due to it."""
-        row = self._db.read(workers.find, worker_id)
+        row, function = self._db.read(workers.with_function, worker_id)
         if row is None or row.status is WorkerStatus.DRAINING:
             return None
-        function = self._db.read(functions.find, row.function_id)
         fit = False
         try:
             if function is not None and function.revision == row.revision:

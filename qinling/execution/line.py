@@ -19,8 +19,8 @@ from qinling.execution.worker import WorkerClient
 # then can have its function. From there on it is looked often, for as long as a worker takes that
 # needs not wait for a free one, and then less and less often.
 _SOONEST = 0.02
-_LOOK_EVERY = 0.005
-_OFTEN = 16
+_LOOK_EVERY = 0.003
+_OFTEN = 27
 _SLOWER = 1.5
 _LOOK_AT_MOST = 0.25
 # Seconds between two looks that are for those who wait, too: whether they have ended, in another

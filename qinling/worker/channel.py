@@ -7,8 +7,10 @@ The sender's pid is the kernel's word.
 
 import json
 import re
+import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from qinling.worker.function import DEPTH
@@ -123,6 +125,13 @@ def receive(end: socket.socket) -> Any:
         whole, message = reader.read()
         if whole:
             return message
+
+
+def waiter(end: socket.socket) -> Callable[[float], bool]:
+    """Waits so many seconds for something to be received; whether there is."""
+    poll = select.poll()
+    poll.register(end, select.POLLIN)
+    return lambda seconds: bool(poll.poll(seconds * 1000))
 
 
 def greet(end: socket.socket) -> None:

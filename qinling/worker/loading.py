@@ -4,12 +4,16 @@ Runs in a zygote and in slots: here is user code. Nothing of the supervisor's is
 known to it.
 """
 
+import contextlib
 import errno
 import importlib
 import json
+import os
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
 from typing import Any, NamedTuple
 
 from qinling.worker import channel
@@ -17,6 +21,10 @@ from qinling.worker.function import DEPTH
 
 #: Characters of a traceback that are kept, its end.
 _TRACEBACK = 16384
+#: Seconds between two looks at what is there of a function.
+_LOOK = 0.001
+#: Bytes of a module that is compiled before it is known whether it is wanted: some milliseconds.
+_SOURCE = 65536
 _CO_VARKEYWORDS = 0x08
 _CO_COROUTINE = 0x80
 #: What a function is given beside its input: no session without Keystone.
@@ -69,6 +77,34 @@ def _arguments(given: str | None) -> tuple[list[str], dict[str, Any]]:
             raise ValueError(f"input is nested deeper than {DEPTH} levels")
         return [], named
     return [given], {}
+
+
+def compile_until(folder: str, is_there: Callable[[float], bool]) -> None:
+    """Compile what is there of a function already, until all of it is.
+
+    One processor unpacks and another one compiles. The import finds the bytecode where Python
+    always looks for it, and makes its own for a module that was not whole yet: that one had
+    another size.
+
+    :param is_there: waits so many seconds for that.
+    """
+    known: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while not is_there(_LOOK):
+            for path in _sources(folder):
+                if path not in known:
+                    known.add(path)
+                    with contextlib.suppress(Exception):
+                        if os.path.getsize(path) <= _SOURCE:
+                            SourceFileLoader("", path).get_code("")
+                    if is_there(0):
+                        return
+
+
+def _sources(folder: str) -> Iterator[str]:
+    for place, _, names in os.walk(folder):
+        yield from (os.path.join(place, name) for name in names if name.endswith(".py"))
 
 
 def load(folder: str, entry: str) -> Entry:

@@ -7,7 +7,6 @@ what comes out is bounded by what is really written, not by what the zip says.
 
 import contextlib
 import os
-import shutil
 import stat
 import zipfile
 import zlib
@@ -23,21 +22,17 @@ def unpack(archive: Archive, folder: str, most: int) -> None:
     """Make the folder and fill it.
 
     :param most: bytes that may come out of it.
-    :raises Malformed: it is no zip, or holds what must not be; nothing is left of it then.
+    :raises Malformed: it is no zip, or holds what must not be. The folder is to be removed then.
     """
     os.mkdir(folder, 0o700)
     path = f"{folder}.zip"
     try:
         archive.save(path)
         _unpack(path, folder, most)
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, ConnectionError):
-            raise
-        raise Malformed(f"the package cannot be kept: {error}") from None
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+    except ConnectionError:
         raise
+    except OSError as error:
+        raise Malformed(f"the package cannot be kept: {error}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)

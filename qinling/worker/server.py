@@ -10,6 +10,7 @@ Which call does what is in ``handler.py``; here is what the worker is.
 
 import hashlib
 import hmac
+import shutil
 import socket
 import sys
 import threading
@@ -125,7 +126,9 @@ class WorkerServer(ThreadingHTTPServer):
         try:
             package.unpack(archive, self._clean.folder, function.max_unpacked_size)
         except BaseException:
+            # Before its folder is removed: it may be writing there.
             slots.close()
+            shutil.rmtree(self._clean.folder, ignore_errors=True)
             raise
         found = Executor(function, slots)
         answer = {

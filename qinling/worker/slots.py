@@ -68,7 +68,7 @@ class Slots:
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def prepare(self) -> None:
-        """Begin to fork what imports the function, which needs not be there yet."""
+        """Begin to fork what imports the function, which need not be there yet."""
         # Who cannot be forked now is missed when the function is there.
         with contextlib.suppress(OSError):
             self._coming = self._order_zygote(imports=True)
@@ -128,9 +128,14 @@ class Slots:
             self._thread.join()
         for slot in self._all:
             slot.child.close()
-        for zygote in (self._zygote, self._coming):
-            if zygote is not None:
-                zygote.close()
+        if self._coming is not None:
+            # Nobody can be ended who has not come yet.
+            with contextlib.suppress(Gone):
+                self._coming.meet()
+            self._coming.close()
+            self._coming = None
+        if self._zygote is not None:
+            self._zygote.close()
         os.close(self._own)
         self._all.clear()
         self._end_strays()

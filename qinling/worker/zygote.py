@@ -144,13 +144,10 @@ def _be_zygote(control: socket.socket, log: int, folder: str, command: Any) -> N
     processes.gain_nothing()
     limits.common()
     if command["imports"]:
-        try:
-            channel.receive(control)
-        except channel.Broken:
-            # There is none: what was sent could not be unpacked.
-            os._exit(0)
-    os.chdir(folder)
-    entry = _import(control, folder, function) if command["imports"] else None
+        entry = _import(control, folder, function)
+    else:
+        os.chdir(folder)
+        entry = None
     # Collections in a slot leave alone what it shares with others.
     gc.freeze()
 
@@ -166,6 +163,13 @@ def _import(control: socket.socket, folder: str, function: Function) -> loading.
     """Says over the socket how it went: error or None, traceback, whether slots can be forked."""
     limits.grow_by(function.import_memory)
     limits.limit_processes()
+    loading.compile_until(folder, channel.waiter(control))
+    try:
+        channel.receive(control)
+    except channel.Broken:
+        # There is none: what was sent could not be unpacked.
+        os._exit(0)
+    os.chdir(folder)
     before = _alive()
     # Slots have in memory what is compiled here; on the disk it would serve nobody.
     sys.dont_write_bytecode = True

@@ -1,9 +1,14 @@
 """Functions whose import does what an import should not."""
 
+import itertools
+import sys
 import time
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
 
 import pytest
 
+from qinling.worker import loading
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import MB, Worker
 
@@ -108,6 +113,31 @@ def test_a_thread_of_the_import_runs_in_each_slot(worker: Worker) -> None:
 def test_what_is_forked_shares_what_the_import_has_made(worker: Worker) -> None:
     worker.specialize("import os\nmade_in = os.getpid()\ndef main(): return made_in")
     assert len({worker.run()["output"] for _ in range(6)}) == 1
+
+
+def test_what_is_there_is_compiled_while_the_rest_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "inner").mkdir()
+    for name, source in (
+        ("inner/whole", "what = 'whole'"),
+        ("part", "what = 'part'"),
+        ("wrong", "def"),
+        ("long", "#" * 100_000),
+    ):
+        (tmp_path / f"{name}.py").write_text(source)
+    asked = itertools.count()
+    loading.compile_until(str(tmp_path), lambda _: next(asked) == 10)
+    compiled = {path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")}
+    assert compiled == {"whole", "part"}
+    (tmp_path / "part.py").write_text("what = 'part' + 'rest'")
+    for name, what in (("inner/whole", "whole"), ("part", "partrest")):
+        found: dict[str, str] = {}
+        code = SourceFileLoader("", str(tmp_path / f"{name}.py")).get_code("")
+        assert code is not None
+        exec(code, found)
+        assert found["what"] == what
 
 
 def test_the_import_has_memory_of_its_own(worker: Worker) -> None:
