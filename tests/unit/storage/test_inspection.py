@@ -137,7 +137,15 @@ def test_a_broken_zip_is_refused_or_read_and_nothing_else(
         return
 
 
-@pytest.mark.parametrize("kind", ["100,000 entries", "more entries than it says", "a bomb"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "100,000 entries",
+        "more entries than it says",
+        "a zip64 behind a long comment",
+        "a bomb",
+    ],
+)
 def test_what_is_refused_took_no_memory(kind: str) -> None:
     make, _ = zips.BAD[kind]
     content = make()
