@@ -6,7 +6,6 @@ execution's id, and nobody else is.
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -26,6 +25,7 @@ from qinling.execution.recorder import Recorder
 from qinling.execution.worker import Outcome, WorkerClient
 from qinling.orchestrator.routes import KEPT_FOR
 from qinling.states import ExecutionStatus, WorkerStatus
+from qinling.worker import channel
 
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
@@ -502,4 +502,4 @@ def _cancelled(execution: executions.Execution, duration: float) -> executions.E
 
 def _result(output: Any, duration: float) -> str:
     """The contract's ``result``: JSON in a string."""
-    return json.dumps({"output": output, "duration": round(duration, 6)})
+    return channel.encode({"output": output, "duration": round(duration, 6)}).decode()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qinling import exceptions
+from qinling.conf.execution import MAX_KEPT
 from qinling.orchestrator import routes
 from qinling.worker import channel, signing
 from qinling.worker.function import DEPTH, Unsigned
@@ -20,8 +21,8 @@ from qinling.worker.function import TIMEOUT as TIMEOUT
 
 # Bytes of an answer: a result and a log, each as long as they may be, in JSON.
 _MAX_ANSWER = 64 * 1024 * 1024
-# Bytes of a result and of a log that can be written down, as MEDIUMTEXT.
-_MAX_KEPT = 16 * 1024 * 1024 - 1024
+# How much longer an output may become when it is written anew: 1e15 has as many zeros then.
+_GROWTH = 5
 # Characters of what a worker says about an error, and of a boot id.
 _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
@@ -237,14 +238,24 @@ class WorkerClient:
             raise self._broken("what is no JSON") from None
         if not isinstance(parsed, dict):
             raise self._broken("what is no JSON object")
-        for name in ("output", "log"):
-            # Only where it may be too large at all: a character takes up to twelve bytes.
-            if len(body) * 6 > _MAX_KEPT and len(json.dumps(parsed.get(name))) > _MAX_KEPT:
-                raise self._broken(f"with more {name} than can be kept")
         if b"\\u" in body and isinstance(parsed.get("log"), str):
             # Half a surrogate pair is no character.
             parsed["log"] = parsed["log"].encode(errors="replace").decode()
+        if len(body) * _GROWTH > MAX_KEPT:
+            if _size_of_json(parsed.get("output")) > MAX_KEPT:
+                raise self._broken("with more output than can be kept")
+            if len(str(parsed.get("log")).encode()) > MAX_KEPT:
+                raise self._broken("with more log than can be kept")
         return parsed
+
+
+def _size_of_json(found: Any) -> int:
+    """Bytes of it at its shortest."""
+    try:
+        return len(json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError:
+        # Half a surrogate pair: all that is not ASCII is escaped then.
+        return len(json.dumps(found, separators=(",", ":")))
 
 
 def _words(answer: Mapping[str, Any]) -> str:

@@ -122,12 +122,22 @@ def _check_entries(entries: list[zipfile.ZipInfo], max_unpacked: int) -> list[st
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refusal(f"{_shown(info)} is compressed by another method than deflate")
     names = [_plain(info.filename) for info in entries]
-    files = {name for name in names if not name.endswith("/")}
+    _check_places(names)
+    return names
+
+
+def _check_places(names: list[str]) -> None:
+    """Refuse what would be unpacked over something else."""
+    files = set()
+    for name in names:
+        if name in files:
+            raise _refusal(f"{name[:80]!a} is in it more than once")
+        if not name.endswith("/"):
+            files.add(name)
     for name in names:
         for folder in _folders(name):
             if folder in files:
                 raise _refusal(f"{folder[:80]!a} is both a file and a folder")
-    return names
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:

@@ -113,10 +113,14 @@ def test_what_is_no_result_is_told_and_not_asked_for_again(
 def test_what_is_too_large_to_be_kept_is_told(
     answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_KEPT", 1000)
+    monkeypatch.setattr(module, "MAX_KEPT", 1000)
     for name in ("output", "log"):
+        # As it is kept, and not as it was sent.
+        assert answer(text(**{name: "é" * 499})).execute(ID, None, 5)
         with pytest.raises(exceptions.WorkerBroken, match=f"more {name} than can be kept"):
-            answer(text(**{name: "é" * 200})).execute(ID, None, 5)
+            answer(text(**{name: "é" * 501})).execute(ID, None, 5)
+    with pytest.raises(exceptions.WorkerBroken, match="more output than can be kept"):
+        answer(text(output="\ud800" + "é" * 200)).execute(ID, None, 5)
     monkeypatch.setattr(module, "_MAX_ANSWER", 1000)
     with pytest.raises(exceptions.WorkerBroken, match="more than 1000 bytes"):
         answer(text(log="x" * 1000)).execute(ID, None, 5)
