@@ -22,10 +22,9 @@ from qinling.db import demands, executions, function_versions, functions, worker
 from qinling.execution.clients import Clients
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
-from qinling.execution.worker import Outcome, WorkerClient
+from qinling.execution.worker import Outcome, WorkerClient, encode
 from qinling.orchestrator.routes import KEPT_FOR
 from qinling.states import ExecutionStatus, WorkerStatus
-from qinling.worker import channel
 
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
@@ -502,4 +501,4 @@ def _cancelled(execution: executions.Execution, duration: float) -> executions.E
 
 def _result(output: Any, duration: float) -> str:
     """The contract's ``result``: JSON in a string."""
-    return channel.encode({"output": output, "duration": round(duration, 6)}).decode()
+    return encode({"output": output, "duration": round(duration, 6)}).decode()

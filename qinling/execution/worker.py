@@ -15,6 +15,7 @@ from qinling import exceptions
 from qinling.conf.execution import MAX_KEPT
 from qinling.orchestrator import routes
 from qinling.worker import channel, signing
+from qinling.worker.channel import encode as encode
 from qinling.worker.function import DEPTH, Unsigned
 from qinling.worker.function import EXHAUSTED as EXHAUSTED
 from qinling.worker.function import TIMEOUT as TIMEOUT
