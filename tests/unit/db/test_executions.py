@@ -2,7 +2,6 @@
 
 import datetime as dt
 import itertools
-import json
 import uuid
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 
 from qinling import exceptions
-from qinling.conf.execution import MAX_KEPT
 from qinling.db import api as db_api
 from qinling.db import executions
 from qinling.db import listing as lists
@@ -131,13 +129,3 @@ def test_what_ended_is_told_from_what_still_runs(db: db_api.Database) -> None:
     assert set(db.read(executions.ended, now, limit=10)) == {old, older}
     assert db.read(executions.ended, now, limit=1) == [older]
     assert recent in rows.execution_ids(db)
-
-
-def test_the_largest_result_and_log_are_written_down(db: db_api.Database) -> None:
-    accepted = accept(db)
-    # Each of these is two in a statement, and each comma has a blank behind it.
-    largest = json.dumps([""] * (MAX_KEPT // 3))
-    ended = replace(accepted, status=ExecutionStatus.SUCCESS, result=largest, owner=None)
-    assert db.write(executions.end, ended, '"' * MAX_KEPT)
-    assert db.read(executions.get, accepted.id).result == largest
-    assert db.read(executions.log, accepted.id) == '"' * MAX_KEPT
