@@ -48,8 +48,27 @@ def lock(state_dir: pathlib.Path) -> IO[str]:
     return file
 
 
+def database(state_dir: pathlib.Path) -> pathlib.Path:
+    """Its file, which this user alone may read, whoever may enter the folder.
+
+    SQLite makes the files beside it with the same mode.
+
+    :raises StartupError: it cannot be made so.
+    """
+    path = state_dir / "qinling.db"
+    try:
+        path.touch(mode=0o600)
+        for each in state_dir.glob("qinling.db*"):
+            each.chmod(0o600)
+    except OSError as error:
+        raise exceptions.StartupError(
+            f"--state-dir {state_dir}: {path.name} cannot be made private: {error.strerror}."
+        ) from error
+    return path
+
+
 def secret(state_dir: pathlib.Path) -> str:
-    """The key of the folder's database, made with it. The folder is this user's alone.
+    """The key of the folder's database, made with it, which this user alone may read.
 
     :raises StartupError: it cannot be read or written.
     """
@@ -71,7 +90,7 @@ def prepare(argv: Sequence[str]) -> int:
     state_dir = pathlib.Path(options.state_dir).absolute()
     held = lock(state_dir)
     # One user on one host: what a deployment configures is given here.
-    options.set_default("connection", f"sqlite:///{state_dir / 'qinling.db'}", group="database")
+    options.set_default("connection", f"sqlite:///{database(state_dir)}", group="database")
     options.set_default("state_dir", str(state_dir), group="local")
     options.set_default("directory", str(state_dir / "packages"), group="storage")
     options.set_default("secret", secret(state_dir), group="execution")

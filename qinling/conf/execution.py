@@ -4,6 +4,10 @@ from oslo_config import cfg
 
 GROUP = "execution"
 
+#: Bytes of a result, as the shortest JSON, or of a log that can be written down. In a statement
+#: each may become two, and MariaDB takes 16 MiB of one (``max_allowed_packet``).
+MAX_KEPT = 7 * 1024**2
+
 OPTS = [
     cfg.StrOpt(
         "secret",
@@ -46,14 +50,14 @@ OPTS = [
         "max_result_size",
         default=1048576,
         min=1024,
-        max=8388608,
+        max=MAX_KEPT,
         help="Largest output of a function, as JSON (bytes). One that answers more has failed.",
     ),
     cfg.IntOpt(
         "max_log_size",
         default=1048576,
         min=1024,
-        max=8388608,
+        max=MAX_KEPT,
         help="How much of what an execution prints is kept (bytes).",
     ),
 ]

@@ -149,10 +149,12 @@ class ImageRuns:
         except exceptions.OrchestratorError as error:
             LOG.warning("The log of execution %s is lost: %s", run_id, error)
             return "[The log is lost: it could not be read.]\n"
-        if len(printed) <= most:
-            return printed.decode(errors="replace")
+        # What is no UTF-8 takes more room as the character that stands for it.
+        text = printed.decode(errors="replace").encode()
+        if len(text) <= most:
+            return text.decode()
         note = _CUT.format(most)
-        return printed[: max(most - len(note), 0)].decode(errors="replace") + note
+        return text[: max(most - len(note), 0)].decode(errors="ignore") + note
 
 
 class _NotOurs(Exception):

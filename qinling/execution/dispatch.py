@@ -6,7 +6,6 @@ execution's id, and nobody else is.
 """
 
 import contextlib
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -23,7 +22,7 @@ from qinling.db import demands, executions, function_versions, functions, worker
 from qinling.execution.clients import Clients
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
-from qinling.execution.worker import Outcome, WorkerClient
+from qinling.execution.worker import Outcome, WorkerClient, encode
 from qinling.orchestrator.routes import KEPT_FOR
 from qinling.states import ExecutionStatus, WorkerStatus
 
@@ -502,4 +501,4 @@ def _cancelled(execution: executions.Execution, duration: float) -> executions.E
 
 def _result(output: Any, duration: float) -> str:
     """The contract's ``result``: JSON in a string."""
-    return json.dumps({"output": output, "duration": round(duration, 6)})
+    return encode({"output": output, "duration": round(duration, 6)}).decode()

@@ -7,26 +7,28 @@ answers is taken on trust: the image may be anybody's.
 
 import base64
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from qinling import exceptions
+from qinling.conf.execution import MAX_KEPT
 from qinling.orchestrator import routes
-from qinling.worker import signing
-from qinling.worker.channel import is_deep
+from qinling.worker import channel, signing
+from qinling.worker.channel import encode as encode
 from qinling.worker.function import DEPTH, Unsigned
 from qinling.worker.function import EXHAUSTED as EXHAUSTED
 from qinling.worker.function import TIMEOUT as TIMEOUT
 
 # Bytes of an answer: a result and a log, each as long as they may be, in JSON.
 _MAX_ANSWER = 64 * 1024 * 1024
-# Bytes of a result and of a log that can be written down, as MEDIUMTEXT.
-_MAX_KEPT = 16 * 1024 * 1024 - 1024
+# How much longer an output may become when it is written anew: 1e15 has as many zeros then.
+_GROWTH = 5
 # Characters of what a worker says about an error, and of a boot id.
 _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
+# Seconds of a run; an integer may be larger than any float.
+_MAX_DURATION = 1e9
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
 
@@ -175,7 +177,7 @@ class WorkerClient:
                 "output": output,
                 "duration": int() | float() as duration,
                 "log": str(log),
-            } if found == execution_id and 0 <= duration < math.inf:
+            } if found == execution_id and 0 <= duration < _MAX_DURATION:
                 return Outcome(ended, output, float(duration), log)
         raise self._broken("what is no result")
 
@@ -229,27 +231,32 @@ class WorkerClient:
         """The JSON object of an answer, in which all text can be kept."""
         if not body:
             return {}
-        if is_deep(body, DEPTH + 1):
+        if channel.is_deep(body, DEPTH + 1):
             raise self._broken("JSON that is nested too deep")
         try:
-            text = body.decode()
-            parsed = json.loads(text, parse_constant=_refuse)
+            parsed = channel.decode(body)
         except (ValueError, RecursionError):
             raise self._broken("what is no JSON") from None
         if not isinstance(parsed, dict):
             raise self._broken("what is no JSON object")
-        for name in ("output", "log"):
-            # Only where it may be too large at all: a character takes up to twelve bytes.
-            if len(body) * 6 > _MAX_KEPT and len(json.dumps(parsed.get(name))) > _MAX_KEPT:
-                raise self._broken(f"with more {name} than can be kept")
-        if "\\u" in text and isinstance(parsed.get("log"), str):
+        if b"\\u" in body and isinstance(parsed.get("log"), str):
             # Half a surrogate pair is no character.
             parsed["log"] = parsed["log"].encode(errors="replace").decode()
+        if len(body) * _GROWTH > MAX_KEPT:
+            if _size_of_json(parsed.get("output")) > MAX_KEPT:
+                raise self._broken("with more output than can be kept")
+            if len(str(parsed.get("log")).encode()) > MAX_KEPT:
+                raise self._broken("with more log than can be kept")
         return parsed
 
 
-def _refuse(name: str) -> None:
-    raise ValueError(name)
+def _size_of_json(found: Any) -> int:
+    """Bytes of it at its shortest."""
+    try:
+        return len(json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode())
+    except UnicodeEncodeError:
+        # Half a surrogate pair: all that is not ASCII is escaped then.
+        return len(json.dumps(found, separators=(",", ":")))
 
 
 def _words(answer: Mapping[str, Any]) -> str:

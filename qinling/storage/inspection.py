@@ -42,9 +42,13 @@ def check(file: BinaryIO, max_unpacked: int, entry: str) -> None:
     :raises BadRequest: with the attribute that is to blame, ``package`` or ``entry``.
     """
     try:
-        _check_directory(file)
+        count = _check_directory(file)
         with zipfile.ZipFile(file) as package:
-            names = _check_entries(package.infolist(), max_unpacked)
+            entries = package.infolist()
+            if len(entries) != count:
+                # Who goes by the number would unpack something else.
+                raise _refusal(f"it has {len(entries)} entries and says that it has {count}")
+            names = _check_entries(entries, max_unpacked)
             _check_content(package)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise _refusal(f"it is no zip, or not a whole one ({error})") from error
@@ -69,8 +73,11 @@ def check_entry(file: BinaryIO, entry: str) -> None:
         _check_entry([_plain(name) for name in package.namelist()], entry)
 
 
-def _check_directory(file: BinaryIO) -> None:
-    """Refuse a list of entries that would take too much memory, before it is read."""
+def _check_directory(file: BinaryIO) -> int:
+    """Refuse a list of entries that would take too much memory, before it is read.
+
+    How many it says there are. It must look where zipfile looks.
+    """
     size = file.seek(0, 2)
     tail_size = min(size, _END.size + _MAX_COMMENT)
     file.seek(size - tail_size)
@@ -82,14 +89,19 @@ def _check_directory(file: BinaryIO) -> None:
     if at < 0 or at + _END.size > tail_size:
         raise _refusal("it is no zip, or not a whole one (its end is not there)")
     _, _, _, _, count, length, _, _ = _END.unpack_from(tail, at)
-    if tail[max(0, at - _ZIP64_LOCATOR_SIZE) :].startswith(_ZIP64_LOCATOR) or count > MAX_ENTRIES:
+    end = size - tail_size + at
+    file.seek(max(0, end - _ZIP64_LOCATOR_SIZE))
+    # A long comment leaves it in front of the tail.
+    is_zip64 = file.read(len(_ZIP64_LOCATOR)) == _ZIP64_LOCATOR
+    if is_zip64 or count > MAX_ENTRIES:
         raise _refusal(f"it has more entries than the {MAX_ENTRIES} allowed, or is a zip64")
     if length > _MAX_DIRECTORY:
         raise _refusal(f"its list of entries is longer than the {_MAX_DIRECTORY} bytes allowed")
-    file.seek(max(0, size - tail_size + at - length))
+    file.seek(max(0, end - length))
     # More than it says, each of them would be read.
     if file.read(length).count(_ENTRY_SIGNATURE) > MAX_ENTRIES:
         raise _refusal(f"it has more entries than the {MAX_ENTRIES} allowed")
+    return int(count)
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], max_unpacked: int) -> list[str]:
@@ -110,12 +122,22 @@ def _check_entries(entries: list[zipfile.ZipInfo], max_unpacked: int) -> list[st
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refusal(f"{_shown(info)} is compressed by another method than deflate")
     names = [_plain(info.filename) for info in entries]
-    files = {name for name in names if not name.endswith("/")}
+    _check_places(names)
+    return names
+
+
+def _check_places(names: list[str]) -> None:
+    """Refuse what would be unpacked over something else."""
+    files = set()
+    for name in names:
+        if name in files:
+            raise _refusal(f"{name[:80]!a} is in it more than once")
+        if not name.endswith("/"):
+            files.add(name)
     for name in names:
         for folder in _folders(name):
             if folder in files:
                 raise _refusal(f"{folder[:80]!a} is both a file and a folder")
-    return names
 
 
 def _check_name(info: zipfile.ZipInfo) -> None:

@@ -6,6 +6,7 @@ The sender's pid is the kernel's word.
 """
 
 import json
+import math
 import re
 import select
 import socket
@@ -35,9 +36,17 @@ def _refuse(name: str) -> None:
     raise ValueError(name)
 
 
+def _finite(digits: str) -> float:
+    """1e999 is JSON, and would be an infinity that is none."""
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(digits)
+    return number
+
+
 # json.dumps and json.loads make these anew at each call, where something is not as usual.
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 class Broken(Exception):
@@ -51,6 +60,14 @@ def encode(message: Any) -> bytes:
     except UnicodeEncodeError:
         # Half a surrogate pair has a form in JSON and none in UTF-8.
         return json.dumps(message, allow_nan=False).encode()
+
+
+def decode(body: bytes) -> Any:
+    """What can be encoded again.
+
+    :raises ValueError, RecursionError: it is no JSON, or has a number that no float can be.
+    """
+    return _DECODER.decode(body.decode())
 
 
 def is_deep(body: bytes, most: int = DEPTH) -> bool:
@@ -110,7 +127,7 @@ class Reader:
         if is_deep(body, DEPTH + 1):
             raise Broken("it has sent what is nested too deep")
         try:
-            return True, _DECODER.decode(body.decode())
+            return True, decode(body)
         except (ValueError, RecursionError):
             raise Broken("it has sent no JSON") from None
 

@@ -20,6 +20,7 @@ class _Outcome(NamedTuple):
 
 
 _CANCELLED = _Outcome("cancelled", "Function execution cancelled.")
+_FAULT = _Outcome(FAILED, "The function's worker has made a mistake; its own log says which.")
 
 
 class Executor:
@@ -42,6 +43,15 @@ class Executor:
 
     def run(self, execution: Execution, given: str | None, timeout: float) -> bytes:
         """Run what ``begin`` has made, to its end, and keep and return its answer."""
+        answer = None
+        try:
+            answer = self._run(execution, given, timeout)
+        finally:
+            # Whatever goes wrong: its place is free, and who asks is told.
+            self.executions.end(execution, answer or _encode(execution.id, _FAULT, 0.0, ""))
+        return answer
+
+    def _run(self, execution: Execution, given: str | None, timeout: float) -> bytes:
         log = Log(self._function.max_log_size)
         began = time.monotonic()
         try:
@@ -53,16 +63,23 @@ class Executor:
         else:
             # The function's time counts from here.
             began = time.monotonic()
-            self.executions.attach(execution, slot.child.kill)
-            outcome = self._judge(slot, given, began + timeout, timeout, log)
-            self.executions.attach(execution, None)
-            self._slots.give_back(slot, reusable=outcome.reusable)
+            outcome = self._run_in(slot, execution, given, timeout, log)
         duration = time.monotonic() - began
         if execution.cancelled:
             outcome = _CANCELLED
-        answer = _encode(execution.id, outcome, duration, log.text(outcome.trace))
-        self.executions.end(execution, answer)
-        return answer
+        return _encode(execution.id, outcome, duration, log.text(outcome.trace))
+
+    def _run_in(
+        self, slot: Slot, execution: Execution, given: str | None, timeout: float, log: Log
+    ) -> _Outcome:
+        outcome = _FAULT
+        try:
+            self.executions.attach(execution, slot.child.kill)
+            outcome = self._judge(slot, given, time.monotonic() + timeout, timeout, log)
+        finally:
+            self.executions.attach(execution, None)
+            self._slots.give_back(slot, reusable=outcome.reusable)
+        return outcome
 
     def cancelled(self, execution_id: str) -> bytes:
         """The answer to one that was cancelled before it came."""

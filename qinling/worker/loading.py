@@ -67,12 +67,17 @@ def _arguments(given: str | None) -> tuple[list[str], dict[str, Any]]:
     if given is None:
         return [], {}
     if given.lstrip()[:1] == "{":
+        digits = sys.get_int_max_str_digits()
         try:
+            # Python's own limit would make a text of an object with a longer number in it.
+            sys.set_int_max_str_digits(0)
             named = json.loads(given)
         except ValueError:
             return [given], {}
         except RecursionError:
             named = None
+        finally:
+            sys.set_int_max_str_digits(digits)
         if named is None or channel.is_deep(given.encode(errors="replace")):
             raise ValueError(f"input is nested deeper than {DEPTH} levels")
         return [], named

@@ -18,9 +18,11 @@ class Log:
 
     def text(self, trace: str = "") -> str:
         """All of it. A traceback stands at the end, where more was printed than is kept, too."""
+        # What is no UTF-8 takes more room as the character that stands for it.
+        kept = self._kept.decode(errors="replace").encode()
         end = trace.encode(errors="replace")[-self._most :]
-        if not self._cut and len(self._kept) + len(end) <= self._most:
-            return (self._kept + end).decode(errors="replace")
+        if not self._cut and len(kept) + len(end) <= self._most:
+            return (kept + end).decode(errors="ignore")
         room = max(self._most - len(end) - len(_NOTE) - 10, 0)
-        note = _NOTE.format(self._cut + len(self._kept) - room)
-        return self._kept[:room].decode(errors="replace") + note + end.decode(errors="replace")
+        note = _NOTE.format(self._cut + len(kept) - room)
+        return kept[:room].decode(errors="ignore") + note + end.decode(errors="ignore")

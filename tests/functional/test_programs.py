@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 
@@ -190,5 +191,8 @@ def test_a_standalone_makes_its_database_and_keeps_it(host: Host, processes: lis
         process.start()
         process.wait_for_line(rf"^Qinling is serving at http://127\.0\.0\.1:{host.port}$", 60)
         assert process.terminate(30) == 0
-    host.groups["database"] = {"connection": f"sqlite:///{host.state_dir / 'qinling.db'}"}
+    database = host.state_dir / "qinling.db"
+    # Workers may be other users, and the folder somebody's who lets them in.
+    assert stat.S_IMODE(database.stat().st_mode) == 0o600
+    host.groups["database"] = {"connection": f"sqlite:///{database}"}
     assert host.run(MANAGE, "current").out == f"{migration.head()}\n"

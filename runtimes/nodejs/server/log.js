@@ -20,10 +20,13 @@ class Log {
 
   /** All of it; a stack trace stands at the end, where more was printed than is kept, too. */
   text (trace = '') {
-    const kept = Buffer.concat(this._kept)
+    // What is no UTF-8 takes more room as the character that stands for it.
+    const kept = Buffer.from(Buffer.concat(this._kept).toString())
     const end = Buffer.from(trace).subarray(0, this._most)
     if (!this._cut && kept.length + end.length <= this._most) return kept.toString() + end.toString()
-    const room = Math.max(this._most - end.length - 80, 0)
+    let room = Math.max(this._most - end.length - 80, 0)
+    // Not within a character.
+    while (room > 0 && (kept[room] & 0xc0) === 0x80) room--
     const note = `\n[The log was cut here: ${this._cut + kept.length - room} bytes more were printed.]\n`
     return kept.subarray(0, room).toString() + note + end.toString()
   }

@@ -24,6 +24,10 @@ const IDLE = 60000
 const ARCHIVE = 52 << 20
 const BODY = 16 << 20
 const EXECUTIONS = '/executions/'
+const FAULT = {
+  status: 'failed',
+  output: "The function's worker has made a mistake; its own log says which."
+}
 const CANCELLED = { status: 'cancelled', output: 'Function execution cancelled.' }
 
 class Server {
@@ -229,18 +233,32 @@ class Server {
       const slot = await this._slots.take()
       // The function's time counts from here.
       began = performance.now()
-      execution.kill = () => slot.child.kill()
-      if (execution.cancelled) execution.kill()
-      outcome = await judge(slot, given, began, timeout, log)
-      execution.kill = null
-      this._slots.giveBack(slot, outcome.reusable)
+      outcome = await this._runIn(slot, execution, given, timeout, log)
     } catch (error) {
-      if (!(error instanceof Unimportable)) throw error
-      outcome = { status: 'failed', output: error.message, trace: error.log }
+      if (error instanceof Unimportable) {
+        outcome = { status: 'failed', output: error.message, trace: error.log }
+      } else {
+        // Whatever goes wrong: its place is free, and who asks is told.
+        console.error(error)
+        outcome = FAULT
+      }
     }
     const duration = (performance.now() - began) / 1000
     if (execution.cancelled) outcome = CANCELLED
     return encode(execution.id, outcome, duration, log.text(outcome.trace))
+  }
+
+  async _runIn (slot, execution, given, timeout, log) {
+    let outcome = FAULT
+    try {
+      execution.kill = () => slot.child.kill()
+      if (execution.cancelled) execution.kill()
+      outcome = await judge(slot, given, performance.now(), timeout, log)
+    } finally {
+      execution.kill = null
+      this._slots.giveBack(slot, outcome.reusable)
+    }
+    return outcome
   }
 }
 

@@ -83,6 +83,7 @@ def test_a_result_is_taken_as_it_is(answer: Answer) -> None:
         (b"[1]", "no JSON object"),
         (b"null", "no JSON object"),
         (b'{"output": NaN}', "no JSON"),
+        (b'{"output": -1e999}', "no JSON"),
         (b'{"output": ' + b"9" * 5000 + b"}", "no JSON"),
         (b"[" * 100_000, "too deep"),
         (text(output=0).replace(b"0,", b"[" * 970 + b"]" * 970 + b","), "too deep"),
@@ -92,7 +93,8 @@ def test_a_result_is_taken_as_it_is(answer: Answer) -> None:
         (text(status=["success"]), "no result"),
         (text(duration=None), "no result"),
         (text(duration=-1), "no result"),
-        (text().replace(b"0.5", b"1e999"), "no result"),
+        (text(duration=10**400), "no result"),
+        (text().replace(b"0.5", b"1e999"), "no JSON"),
         (text(log=None), "no result"),
         (text(log=7), "no result"),
     ],
@@ -111,10 +113,14 @@ def test_what_is_no_result_is_told_and_not_asked_for_again(
 def test_what_is_too_large_to_be_kept_is_told(
     answer: Answer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_MAX_KEPT", 1000)
+    monkeypatch.setattr(module, "MAX_KEPT", 1000)
     for name in ("output", "log"):
+        # As it is kept, and not as it was sent.
+        assert answer(text(**{name: "é" * 499})).execute(ID, None, 5)
         with pytest.raises(exceptions.WorkerBroken, match=f"more {name} than can be kept"):
-            answer(text(**{name: "é" * 200})).execute(ID, None, 5)
+            answer(text(**{name: "é" * 501})).execute(ID, None, 5)
+    with pytest.raises(exceptions.WorkerBroken, match="more output than can be kept"):
+        answer(text(output="\ud800" + "é" * 200)).execute(ID, None, 5)
     monkeypatch.setattr(module, "_MAX_ANSWER", 1000)
     with pytest.raises(exceptions.WorkerBroken, match="more than 1000 bytes"):
         answer(text(log="x" * 1000)).execute(ID, None, 5)

@@ -176,6 +176,32 @@ def test_large_input_and_output_pass(worker: Worker) -> None:
     assert worker.run("x" * MB)["output"] == "x" * MB
 
 
+@pytest.mark.parametrize("printed", ["b'\\xff'", "'é'.encode()", "'x'.encode()"])
+def test_a_log_is_cut_by_what_it_takes_as_text(worker: Worker, printed: str) -> None:
+    worker.specialize(
+        f"import os\ndef main():\n for n in range(16): os.write(1, {printed} * 65536)",
+        max_log_size=MB - 1,
+    )
+    log = worker.run()["log"]
+    assert MB - 200 < len(log.encode()) < MB
+    assert log.endswith(" bytes more were printed.]\n")
+
+
+def test_an_integer_that_no_reader_takes_is_told(worker: Worker) -> None:
+    worker.specialize(
+        "import sys\nsys.set_int_max_str_digits(0)\ndef main(digits): return 10 ** (digits - 1)"
+    )
+    assert worker.run('{"digits": 4300}')["output"] == 10**4299
+    answer = worker.run('{"digits": 4301}')
+    assert answer["status"] == "failed"
+    assert "result is no JSON: Exceeds the limit" in answer["output"]
+
+
+def test_an_object_becomes_keywords_however_long_a_number_in_it_is(worker: Worker) -> None:
+    worker.specialize("def main(n, **more): return n % 10**9")
+    assert worker.run('{"n": %s}' % ("7" * 5000))["output"] == 777777777
+
+
 def test_a_large_log_is_cut_with_a_note(worker: Worker) -> None:
     worker.specialize(
         "def main():\n for n in range(10 * 1024): print('x' * 1023)\n raise ValueError('end')"

@@ -75,6 +75,7 @@ const what = {
     spawnSync('sh', ['-c', 'echo four; echo five >&2'], { stdio: 'inherit' })
     process.stdout.write('six')
   },
+  no_text: () => { for (let n = 0; n < 16; n++) fs.writeSync(1, Buffer.alloc(65535, 0xff)) },
   loud: () => {
     for (let n = 0; n < 10240; n++) console.log('x'.repeat(1023))
     throw new Error('end')
@@ -218,6 +219,12 @@ def test_what_is_printed_is_the_log_in_order_and_cut_with_a_note(nodejs: Worker)
     assert len(answer["log"].encode()) <= MB
     assert "\n[The log was cut here: " in answer["log"]
     assert "Error: end\n" in answer["log"][-2000:]
+
+
+def test_a_log_that_is_no_text_is_cut_by_what_it_takes_as_text(nodejs: Worker) -> None:
+    log = nodejs.run('{"do": "no_text"}')["log"]
+    assert MB - 200 < len(log.encode()) <= MB
+    assert log.endswith(" bytes more were printed.]\n")
 
 
 def test_large_input_and_output_pass(nodejs: Worker) -> None:
