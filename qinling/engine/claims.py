@@ -6,6 +6,7 @@ wait, in turns. ``Loads.reconcile`` takes one claimed worker to its function.
 """
 
 import contextlib
+import datetime as dt
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,7 +82,7 @@ class Claims:
         current, leaving = self._sort(asked, rows, revisions)
         waits |= self._release(leaving)
         short = [each for each in asked if self._missing(each, current)]
-        pauses = {each: self._losses.wait((each.function_id, each.revision)) for each in short}
+        pauses = {each: self._pause(each) for each in short}
         due = [each for each in short if not pauses[each]]
         served = self._hand_out(runtime_id, _in_turns(due, current), current)
         settled = [each for each in asked if not self._missing(each, current)]
@@ -96,6 +97,14 @@ class Claims:
         self, demand: demands.Demand, current: Mapping[Code, Sequence[workers.Worker]]
     ) -> bool:
         return len(current.get(_code(demand), ())) < min(demand.wanted, self._most)
+
+    def _pause(self, demand: demands.Demand) -> float:
+        """Seconds until another worker may be claimed for it; 0 for now."""
+        pause = self._losses.wait((demand.function_id, demand.revision))
+        if demand.refused_until is not None:
+            refused: dt.timedelta = demand.refused_until - timeutils.utcnow()
+            pause = max(pause, refused.total_seconds())
+        return pause
 
     def _bury(self, rows: list[workers.Worker], there: Mapping[str, bool]) -> bool:
         """Forget the workers that have died, and see who is dying; whether there were any.
@@ -115,7 +124,7 @@ class Claims:
             else:
                 self._db.write(workers.remove, row.id)
                 if not released:
-                    _count(self._losses, row)
+                    _lose(self._db, self._losses, row, "its last worker is gone")
             if not released:
                 self._db.write(demands.ask_again, row.function_id)
         return found
@@ -251,28 +260,26 @@ class Loads:
                 self._orchestrator.resize(row.runtime_id, row.id, cpu=function.cpu)
         except exceptions.OrchestratorError as error:
             # It is away; the worker is there for when it comes back.
-            if isinstance(error, exceptions.ClusterRefusal):
-                self._note(row, error.cause)
+            if not fit:
+                self._db.write(demands.note, row.function_id, row.function_version, error.cause)
             raise
         except exceptions.NotFound as error:
             # Or worker after worker would be claimed for a version that has gone.
             LOG.info("Worker %s is wanted no more: %s", row.id, error)
             self._db.write(demands.let_go, row.function_id, row.function_version)
+        except (exceptions.FunctionRefused, exceptions.PackageLost) as error:
+            LOG.warning("No worker takes function %s: %s", row.function_id, error)
+            key = row.function_id, row.function_version, row.revision
+            self._db.write(demands.refuse, *key, str(error))
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             fit = False
-            _count(self._losses, row)
-            if isinstance(error, exceptions.WorkerUnfit):
-                self._note(row, str(error))
+            _lose(self._db, self._losses, row, str(error))
         if not fit:
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)
             self._changed(row.runtime_id)
         return None
-
-    def _note(self, row: workers.Worker, reason: str) -> None:
-        """Tell why the function has no worker."""
-        self._db.write(demands.note, row.function_id, row.function_version, reason)
 
     def _load(self, row: workers.Worker, function: functions.Function) -> bool:
         """Push the package; False when the worker is of no use."""
@@ -320,8 +327,9 @@ class Loads:
             time.sleep(_FIT_LOOK)
 
 
-def _count(losses: Losses, row: workers.Worker) -> None:
-    """Take note of a worker that was lost, if it was lost young."""
+def _lose(db: db_api.Database, losses: Losses, row: workers.Worker, reason: str) -> None:
+    """Take note of a worker that was lost, and count it if it was lost young."""
+    db.write(demands.note, row.function_id, row.function_version, reason)
     if (timeutils.utcnow() - row.claimed_at).total_seconds() >= USEFUL_AGE:
         return
     pause = losses.count((row.function_id, row.revision))

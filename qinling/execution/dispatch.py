@@ -428,17 +428,19 @@ class Dispatcher:
     def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
         def look(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
-            if not rows:
-                # Nobody gets a worker for code that is old by now.
-                revisions = self._db.read(functions.revisions, {code.function_id})
-                if revisions.get(code.function_id) != code.revision:
+            ready = [row for row in rows if row.status is WorkerStatus.READY]
+            coming = sum(row.status is WorkerStatus.LOADING for row in rows)
+            if not ready and not coming:
+                # Nobody gets a worker for code that is old by now, or that no worker takes.
+                standing = self._db.read(demands.standing, code.function_id, code.version)
+                if standing is None or standing[0] != code.revision:
                     raise exceptions.FunctionChanged(code.function_id)
+                if standing[1] is not None:
+                    raise exceptions.FunctionRefused(standing[1])
                 if code.version:
                     # Nor for a version that has gone.
                     self._db.read(function_versions.get, code.function_id, code.version)
-            ready = [row for row in rows if row.status is WorkerStatus.READY]
             clients = [known.get(row.id) or self._clients.of(row) for row in ready]
-            coming = sum(row.status is WorkerStatus.LOADING for row in rows)
             ended = set(waiting) - self._db.read(executions.running, waiting) if waiting else ()
             return Found([client for client in clients if client is not None], coming, ended)
 

@@ -17,6 +17,7 @@ from qinling.orchestrator import routes
 from qinling.worker import channel, signing
 from qinling.worker.channel import encode as encode
 from qinling.worker.function import DEPTH, Unsigned
+from qinling.worker.function import ENTRY as ENTRY
 from qinling.worker.function import EXHAUSTED as EXHAUSTED
 from qinling.worker.function import TIMEOUT as TIMEOUT
 
@@ -102,6 +103,7 @@ class WorkerClient:
         :param function: what ``/specialize`` takes, but for the worker's identity and key.
         :param package: sent piece by piece; it may be large. :param size: bytes of all of it.
         :raises WorkerGone: it is not the one that was claimed.
+        :raises FunctionRefused: neither it nor another one takes this function.
         :raises WorkerLost, WorkerBroken: it does not take it. What ``package`` raises is raised,
             and the worker has no function then.
         """
@@ -121,6 +123,8 @@ class WorkerClient:
         status, answer = self._exchange("POST", "/specialize", package, headers, patience)
         if status in (409, 421):
             raise exceptions.WorkerGone(_words(answer))
+        if status == 400:
+            raise exceptions.FunctionRefused(f"its runtime does not take it: {_words(answer)}")
         if status != 200:
             raise exceptions.WorkerLost(f"/specialize answered {status}: {_words(answer)}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qinling.worker import function
 from qinling.worker.archive import Archive
 from qinling.worker.executions import Closed, Full, Removed
-from qinling.worker.function import Conflict, Malformed, Unsigned
+from qinling.worker.function import Conflict, Malformed, NoRoom, Unsigned
 from qinling.worker.requests import RequestHandler
 
 if TYPE_CHECKING:
@@ -170,6 +170,8 @@ class Handler(RequestHandler):
             return self.server.specialize(order, archive)
         except Conflict as error:
             raise _Refusal(409, str(error)) from None
+        except NoRoom as error:
+            raise _Refusal(507, str(error)) from None
         finally:
             archive.skip()
 

@@ -10,8 +10,7 @@ const DEPTH = 64
 const TEXT = ['worker_id', 'boot_id', 'function_id', 'entry', 'key']
 const COUNTS = ['revision', 'concurrency', 'memory_size', 'import_memory', 'max_unpacked_size',
   'max_result_size', 'max_log_size']
-const IDENTIFIER = '[\\p{ID_Start}_][\\p{ID_Continue}]*'
-const ENTRY = new RegExp(`^${IDENTIFIER}(\\.${IDENTIFIER})+$`, 'u')
+const ENTRY = /^[\p{L}\p{N}_-]+(\.[\p{L}\p{N}_-]+)+$/u
 
 /** An answer that tells of an error. */
 class Refusal extends Error {

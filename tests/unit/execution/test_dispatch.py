@@ -96,6 +96,27 @@ def test_an_execution_that_is_deleted_while_it_waits_for_a_worker_is_answered(
     assert "cancelled" in str(answer.result)
 
 
+def test_all_who_wait_for_a_function_that_no_worker_takes_are_told_why_at_once(
+    db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    function = rows.insert_function(db)
+    db.write(demands.raise_to, function.id, 0, 1)
+    caller = context.RequestContext()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        told = [
+            pool.submit(dispatcher.start, rows.asked(function), function, caller) for _ in range(3)
+        ]
+        (line,) = wait_until(lambda: list(dispatcher._lines.values()), 10, "their line")
+        wait_until(lambda: len(line._waiting) == 3 and line._looked_at > 0, 10, "they wait")
+        db.write(demands.refuse, function.id, 0, function.revision, "it cannot be")
+        answers = [each.result(10) for each in told]
+    # And who comes later.
+    answers.append(dispatcher.start(rows.asked(function), function, caller))
+    for answer in answers:
+        assert answer.status is ExecutionStatus.ERROR
+        assert "it cannot be" in str(answer.result)
+
+
 def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_changed(
     db: db_api.Database, dispatcher: Dispatcher
 ) -> None:
