@@ -172,7 +172,7 @@ class Dispatcher:
         """
         began = time.monotonic()
         try:
-            outcome = self._deliver(execution, function, asked_by, client)
+            client, outcome = self._deliver(execution, function, asked_by, client)
         except exceptions.ExecutionTaken as error:
             LOG.info("%s", error)
             return self._end_by_others(execution, self._options.start_timeout + function.timeout)
@@ -192,7 +192,9 @@ class Dispatcher:
             LOG.exception("Execution %s cannot be run", execution.id)
             output = _FAILED
         else:
-            return self._record(execution, outcome)
+            recorded = self._record(execution, outcome)
+            client.acknowledge(execution.id)
+            return recorded
         return self._end(execution, ExecutionStatus.ERROR, output, time.monotonic() - began, "")
 
     def _reason(self, execution: executions.Execution) -> str:
@@ -210,8 +212,8 @@ class Dispatcher:
         function: functions.Function,
         asked_by: context.RequestContext,
         client: WorkerClient | None,
-    ) -> Outcome:
-        """Send it, to one worker after the other until one runs it."""
+    ) -> tuple[WorkerClient, Outcome]:
+        """Send it, to one worker after the other until one runs it: that one, and what came."""
         deadline = time.monotonic() + self._options.start_timeout
         while True:
             line = self._line(function, execution.function_version, asked_by)
@@ -237,7 +239,7 @@ class Dispatcher:
                 outcome = None
                 _wait(error, deadline)
             if outcome is not None:
-                return outcome
+                return client, outcome
             # Whoever inherits it is not to ask the one that has refused it.
             self._db.write(executions.recall, execution)
             client = None

@@ -109,6 +109,14 @@ def text(said: dict[str, Any], name: str) -> str:
     return found
 
 
+def texts(said: dict[str, Any], name: str) -> list[str]:
+    """None of them where it is missing. :raises Malformed: it is no list of texts."""
+    found = said.get(name) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise Malformed(f"{name} is no list of texts")
+    return found
+
+
 def count(said: dict[str, Any], name: str) -> int:
     """:raises Malformed: it is missing or no integer above 0."""
     found = said.get(name)

@@ -102,7 +102,7 @@ class Handler(RequestHandler):
             return 200, self._execute(found, body)
         if call == ("POST", "/drain"):
             self.close_connection = True
-            self.server.refuse()
+            self._drain(found, body)
             return 202, self.server.identity()
         if found is not None and self.path.startswith(_EXECUTIONS):
             execution_id = self.path[len(_EXECUTIONS) :]
@@ -112,6 +112,12 @@ class Handler(RequestHandler):
             if self.command == "GET":
                 return _show(found, execution_id)
         raise _Refusal(404, f"unknown URL {self.path}")
+
+    def _drain(self, found: "Specialized | None", body: bytes) -> None:
+        acknowledged = bool(body) and _read_object(body).get("acknowledged") is True
+        self.server.refuse()
+        if found is not None and acknowledged:
+            found.executor.executions.acknowledge()
 
     def _execute(self, found: "Specialized | None", body: bytes) -> bytes:
         said = _read_object(body)
@@ -125,6 +131,8 @@ class Handler(RequestHandler):
         given = said.get("input")
         if not (given is None or isinstance(given, str)):
             raise Malformed("input is no text")
+        if acknowledged := function.texts(said, "acknowledged"):
+            found.executor.executions.acknowledge(acknowledged)
         return self._run(
             found, function.text(said, "execution_id"), given, function.seconds(said, "timeout")
         )

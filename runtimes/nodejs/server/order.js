@@ -50,6 +50,14 @@ function text (said, name) {
   return said[name]
 }
 
+function texts (said, name) {
+  const found = said[name] || []
+  if (!Array.isArray(found) || found.some((each) => typeof each !== 'string')) {
+    throw new Refusal(400, `${name} is no list of texts`)
+  }
+  return found
+}
+
 function count (said, name) {
   if (!Number.isSafeInteger(said[name]) || said[name] < 1) {
     throw new Refusal(400, `${name} is no integer above 0`)
@@ -81,4 +89,4 @@ function isDeep (json, most = DEPTH) {
   return false
 }
 
-module.exports = { DEPTH, EXHAUSTED, TIMEOUT, Refusal, readOrder, isObject, text, count, seconds, isDeep }
+module.exports = { DEPTH, EXHAUSTED, TIMEOUT, Refusal, readOrder, isObject, text, texts, count, seconds, isDeep }

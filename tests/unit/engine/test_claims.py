@@ -571,6 +571,32 @@ def test_workers_that_have_a_function_serve_on_when_another_one_cannot_have_it(
     assert [row.id for row in world.having(function_id)] == [serving.id]
 
 
+def test_a_worker_that_is_let_go_is_told_once_that_all_it_answered_is_written_down(
+    world: World, conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.free = 1
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    execution = world.execute(function_id, row.id)
+    world.db.write(demands.let_go, function_id, 0)
+    world.loads.clear()
+    drained: list[str] = []
+    monkeypatch.setattr(WorkerClient, "drain", lambda self: drained.append(self.id))
+    world.pool.ending.add(row.id)
+    world.look()
+    assert world.loads == []
+    world.loader(conf).look(SimpleNamespace(id=row.id))
+    assert drained == []
+    world.db.write(executions.end, replace(execution, status=ExecutionStatus.SUCCESS), "")
+    for _ in range(2):
+        world.look()
+    assert world.loads == [row.id]
+    world.loader(conf).look(SimpleNamespace(id=row.id))
+    assert drained == [row.id]
+
+
 def refuse(
     world: World,
     conf: cfg.ConfigOpts,

@@ -117,6 +117,38 @@ def test_all_who_wait_for_a_function_that_no_worker_takes_are_told_why_at_once(
         assert "it cannot be" in str(answer.result)
 
 
+def test_what_is_written_down_and_nothing_else_is_acknowledged_with_the_next_execution(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function = rows.insert_function(db)
+    give_worker(conf, db, function)
+    sent: list[dict[str, Any]] = []
+
+    def answer(_self: object, _method: str, _path: str, body: Any, _patience: float) -> Any:
+        sent.append(body)
+        said = {"status": "success", "output": 1, "duration": 0.1, "log": ""}
+        return 200, {"execution_id": body["execution_id"], **said}
+
+    def run() -> None:
+        dispatcher.start(rows.asked(function), function, context.RequestContext())
+
+    monkeypatch.setattr(WorkerClient, "_signed", answer)
+    run()
+    with monkeypatch.context() as away:
+        away.setattr(dispatcher._recorder, "end", lost)
+        with pytest.raises(exceptions.DatabaseUnavailable):
+            run()
+    run()
+    assert [body["acknowledged"] for body in sent] == [[], [sent[0]["execution_id"]], []]
+
+
+def lost(*_arguments: object) -> None:
+    raise exceptions.DatabaseUnavailable("gone")
+
+
 def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_changed(
     db: db_api.Database, dispatcher: Dispatcher
 ) -> None:
