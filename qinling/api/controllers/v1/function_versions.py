@@ -62,7 +62,7 @@ class FunctionVersionsController(routing.Resource):
             if version is not None:
                 return types.FunctionVersion.from_row(version)
             function = self._db.read(functions.get, function_id)
-        raise exceptions.Conflict(f"Function {function_id} is being changed by others; try again.")
+        raise exceptions.FunctionChanged(function_id)
 
     @routing.takes_query
     @expose(types.FunctionVersions, Uuid())
@@ -89,7 +89,11 @@ class FunctionVersionsController(routing.Resource):
         if not download:
             return types.FunctionVersion.from_row(version)
         caller.can(policies.DOWNLOAD, target)
-        return self._packages.download(version.package, f"{function_id}_{number}")
+        return self._packages.download(
+            version.package,
+            f"{function_id}_{number}",
+            lambda: self._db.read(function_versions.get, function_id, number).package,
+        )
 
     @expose(None, Uuid(), types.Position(), status_code=204)
     def delete(self, function_id: str, number: int) -> None:
