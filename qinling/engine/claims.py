@@ -306,7 +306,7 @@ class Loads:
             return
         with contextlib.closing(client):
             if not self._db.read(executions.of_workers, [row.id]):
-                # Otherwise it is gone, or about to be, or waits for some seconds.
+                # Who does not hear it is gone, or waits for some seconds in vain.
                 with contextlib.suppress(exceptions.WorkerError, exceptions.OrchestratorError):
                     client.drain()
 

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
@@ -19,10 +19,11 @@ from oslo_utils import timeutils
 from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, function_versions, functions, workers
+from qinling.execution import results
 from qinling.execution.clients import Clients
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
-from qinling.execution.worker import Outcome, WorkerClient, encode
+from qinling.execution.worker import Outcome, WorkerClient
 from qinling.orchestrator.routes import KEPT_FOR
 from qinling.states import ExecutionStatus, WorkerStatus
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 LOG = log.getLogger(__name__)
 
-_FAILED = "Function execution failed."
-_CANCELLED = "Function execution was cancelled."
 # Seconds between two questions to a worker whose answer was lost, at first and at most, and beyond
 # the function's timeout until it is given up.
 _ASK_AGAIN = 0.2
@@ -144,7 +143,7 @@ class Dispatcher:
                 with contextlib.suppress(exceptions.WorkerBroken):
                     outcome = self._ask(client, execution.id, timeout)
         if outcome is None:
-            self._end(execution, ExecutionStatus.ERROR, _FAILED, 0.0, "")
+            self._end(execution, ExecutionStatus.ERROR, results.FAILED, 0.0, "")
         else:
             self._record(execution, outcome)
 
@@ -180,17 +179,17 @@ class Dispatcher:
             if not execution.sync:
                 # It was run by nobody, and nobody waits: it can be begun when the database is back.
                 raise
-            output = f"{_FAILED} {error}"
+            output = f"{results.FAILED} {error}"
         except exceptions.NoWorker as error:
-            output = f"{_FAILED} {error}{self._reason(execution)}"
+            output = f"{results.FAILED} {error}{self._reason(execution)}"
             LOG.warning("Execution %s cannot be run: %s", execution.id, output)
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             told = error.cause if isinstance(error, exceptions.OrchestratorError) else error
-            output = f"{_FAILED} {told}"
+            output = f"{results.FAILED} {told}"
         except Exception:
             LOG.exception("Execution %s cannot be run", execution.id)
-            output = _FAILED
+            output = results.FAILED
         else:
             recorded = self._record(execution, outcome)
             client.acknowledge(execution.id)
@@ -350,7 +349,7 @@ class Dispatcher:
         status = {"success": ExecutionStatus.SUCCESS, "failed": ExecutionStatus.FAILED}.get(
             outcome.status, ExecutionStatus.ERROR
         )
-        output = _CANCELLED if outcome.status == "cancelled" else outcome.output
+        output = results.CANCELLED if outcome.status == "cancelled" else outcome.output
         return self._end(execution, status, output, outcome.duration, outcome.log)
 
     def _end(
@@ -362,17 +361,12 @@ class Dispatcher:
         printed: str,
     ) -> executions.Execution:
         """Write the end down; what is answered is what stands in the row."""
-        ended = replace(
-            execution,
-            status=status,
-            result=_result(output, duration),
-            updated_at=timeutils.utcnow(),
-            owner=None,
-        )
+        ended = results.end(execution, status, results.encode(duration, output=output))
         if self._recorder.end(ended, printed):
             return ended
         # It had its end: it was taken for lost, or deleted.
-        return self._db.read(executions.find, execution.id) or _cancelled(ended, duration)
+        current = self._db.read(executions.find, execution.id)
+        return current or results.fail(execution, results.CANCELLED, duration)
 
     def _end_by_others(
         self, execution: executions.Execution, timeout: float
@@ -384,7 +378,7 @@ class Dispatcher:
             waited = time.monotonic() - began
             if not runs or waited > timeout:
                 current = self._db.read(executions.find, execution.id)
-                return _cancelled(execution, waited) if current is None else current
+                return current or results.fail(execution, results.CANCELLED, waited)
             time.sleep(_ASK_AGAIN)
 
     def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
@@ -489,20 +483,7 @@ def _wait(error: exceptions.ClusterAway, deadline: float) -> None:
 def _never_run(values: dict[str, Any]) -> executions.Execution:
     """The end of an execution whose acceptance could not be answered."""
     now = timeutils.utcnow()
-    result = _result(_FAILED, 0.0)
+    result = results.encode(0.0, output=results.FAILED)
     return executions.Execution(
         **values, created_at=now, updated_at=now, status=ExecutionStatus.ERROR, result=result
     )
-
-
-def _cancelled(execution: executions.Execution, duration: float) -> executions.Execution:
-    """What is told of an execution that was deleted while it ran."""
-    result = _result(_CANCELLED, duration)
-    return replace(
-        execution, status=ExecutionStatus.ERROR, result=result, updated_at=timeutils.utcnow()
-    )
-
-
-def _result(output: Any, duration: float) -> str:
-    """The contract's ``result``: JSON in a string."""
-    return encode({"output": output, "duration": round(duration, 6)}).decode()

@@ -12,7 +12,7 @@ from qinling.api import query
 from qinling.api.controllers import packages, routing
 from qinling.api.controllers.routing import ATTEMPTS, caller_of
 from qinling.api.types import function_versions as types
-from qinling.api.types.base import Uuid, expose
+from qinling.api.types.base import Number, Uuid, expose
 from qinling.db import api as db_api
 from qinling.db import function_versions, functions
 from qinling.policies import function_versions as policies
@@ -78,7 +78,7 @@ class FunctionVersionsController(routing.Resource):
         return asked.answer(answer, page)
 
     @routing.takes_query
-    @expose(types.FunctionVersion, Uuid(), types.Position())
+    @expose(types.FunctionVersion, Uuid(), Number())
     def show(self, function_id: str, number: int) -> types.FunctionVersion | pecan.Response:
         caller = caller_of(pecan.request)
         download = query.flag(pecan.request, "download")
@@ -95,7 +95,7 @@ class FunctionVersionsController(routing.Resource):
             lambda: self._db.read(function_versions.get, function_id, number).package,
         )
 
-    @expose(None, Uuid(), types.Position(), status_code=204)
+    @expose(None, Uuid(), Number(), status_code=204)
     def delete(self, function_id: str, number: int) -> None:
         caller = caller_of(pecan.request)
         self._own(caller, function_id, policies.DELETE)
