@@ -223,6 +223,10 @@ class WorkerBroken(WorkerError):
     """It has answered what cannot be, and would again: nobody will know what it has done."""
 
 
+class FunctionRefused(WorkerError):
+    """It does not take the function as it is, and no other one would."""
+
+
 class WorkerUnfit(WorkerError):
     """It cannot have what its function needs; another one may."""
 

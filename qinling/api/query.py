@@ -9,7 +9,7 @@ import webob
 from oslo_config import cfg
 
 from qinling import context, exceptions
-from qinling.api.types.base import List
+from qinling.api.types.base import List, digits
 from qinling.db import listing as lists
 
 AnyList = TypeVar("AnyList", bound=List)
@@ -114,11 +114,10 @@ class Query:
         text = self._one("limit")
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise exceptions.BadRequest(f"limit: {text[:40]!r} is not a positive number.")
-        if not 1 <= int(text) <= largest:
-            raise exceptions.BadRequest(f"limit: {text} is not between 1 and {largest}.")
-        return int(text)
+        number = _number("limit", text)
+        if not 1 <= number <= largest:
+            raise exceptions.BadRequest(f"limit: {number} is not between 1 and {largest}.")
+        return number
 
     def _sorts(self) -> list[lists.Sort]:
         text = self._one("sort")
@@ -176,15 +175,9 @@ class Query:
             case "time":
                 return self._time(parameter, text)
             case "number":
-                return self._number(parameter, text)
+                return _number(parameter, text)
             case _:
                 return text
-
-    @staticmethod
-    def _number(name: str, text: str) -> int:
-        if text.isascii() and text.isdigit() and len(text) < 19:
-            return int(text)
-        raise exceptions.BadRequest(f"{name}: {text[:40]!r} is not a whole number.")
 
     @staticmethod
     def _time(name: str, text: str) -> dt.datetime:
@@ -207,11 +200,8 @@ def number(request: webob.Request, name: str) -> int | None:
 
     :raises BadRequest: there is another one, or it is no number.
     """
-    values = _only(request, name)
-    for text in values:
-        if not (text.isascii() and text.isdigit() and len(text) < 10):
-            raise exceptions.BadRequest(f"{name}: {text[:40]!r} is not a number.")
-    return int(values[-1]) if values else None
+    values = [_number(name, text) for text in _only(request, name)]
+    return values[-1] if values else None
 
 
 def flag(request: webob.Request, name: str) -> bool:
@@ -230,6 +220,13 @@ def _only(request: webob.Request, name: str) -> list[str]:
         if other != name:
             raise exceptions.BadRequest(f"{other[:40]!r}: this call has no such query parameter.")
     return [value for _, value in given]
+
+
+def _number(name: str, text: str) -> int:
+    found = digits(text)
+    if found is None or found >= 2**63:
+        raise exceptions.BadRequest(f"{name}: {text[:40]!r} is not a whole number.")
+    return found
 
 
 def _boolean(name: str, text: str) -> bool:

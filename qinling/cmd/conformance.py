@@ -211,6 +211,21 @@ def knows_executions(server: Server) -> None:
     expect(server.ask("GET", path), 404)
 
 
+def forgets_what_is_acknowledged(server: Server) -> None:
+    """``acknowledged`` in ``/execute`` are executions that are forgotten, if they have ended."""
+    expect(server.specialize(), 200)
+    ended, running = server.request({"do": "print"}), server.request({"do": "print", "seconds": 1})
+    expect(server.execute(ended), 200)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(server.execute, running)
+        server.wait_for(f"/executions/{running['execution_id']}", 202)
+        ids = [ended["execution_id"], running["execution_id"], "nobody's"]
+        expect(server.execute(server.request({"do": "print"}, acknowledged=ids)), 200)
+        expect(server.ask("GET", f"/executions/{ended['execution_id']}"), 404)
+        expect(asked.result(), 200, status="success")
+    expect(server.ask("GET", f"/executions/{running['execution_id']}"), 200)
+
+
 def cancels(server: Server) -> None:
     """``DELETE`` of a running execution ends it: ``cancelled``."""
     expect(server.specialize(), 200)
@@ -248,6 +263,18 @@ def drains_when_it_is_done(server: Server) -> None:
     server.wait_end()
 
 
+def drains_at_once(server: Server) -> None:
+    """Told with ``/drain`` that all is acknowledged, it keeps no result."""
+    expect(server.specialize(), 200)
+    request = server.request({"do": "print"})
+    expect(server.execute(request), 200)
+    expect(server.ask("POST", "/drain", json.dumps({"acknowledged": True}).encode()), 202)
+    # It may have ended by now.
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        expect(server.ask("GET", f"/executions/{request['execution_id']}"), 404)
+    server.wait_end()
+
+
 def expect(answer: tuple[int, Any], status: int, /, **fields: Any) -> None:
     """:raises Broken: the answer has another status, or something else in a field."""
     found, content = answer
@@ -276,9 +303,11 @@ POINTS: tuple[Callable[[Server], None], ...] = (
     ends_what_takes_too_long,
     refuses_more_than_it_may_run,
     knows_executions,
+    forgets_what_is_acknowledged,
     cancels,
     cancels_what_comes_later,
     drains_when_it_is_done,
+    drains_at_once,
 )
 
 

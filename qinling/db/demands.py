@@ -15,6 +15,9 @@ Table: sa.Table = models.Demand.__table__  # type: ignore[assignment]
 _Functions: sa.Table = models.Function.__table__  # type: ignore[assignment]
 _Workers: sa.Table = models.Worker.__table__  # type: ignore[assignment]
 _LONGEST_REASON = 1000
+# Seconds for which a refusal is believed: then one worker is tried again, as its package may have
+# been put back, or its runtime have another image.
+_REFUSED_FOR = dt.timedelta(seconds=30)
 
 #: Seconds between two notes of one process that a version is used; ``used_at`` is so much too old.
 NOTED_EVERY = 30.0
@@ -22,13 +25,17 @@ NOTED_EVERY = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A row, and of its function what matters for a claim."""
+    """A row, and of its function what matters for a claim.
+
+    :ivar refused_until: until when no worker is to be tried, where none takes this revision.
+    """
 
     function_id: str
     function_version: int
     wanted: int
     project_id: str
     revision: int
+    refused_until: dt.datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,58 @@ def reason(connection: sa.Connection, function_id: str, version: int) -> str | N
     return connection.execute(query).scalar()
 
 
+def refuse(
+    connection: sa.Connection, function_id: str, version: int, revision: int, reason: str
+) -> None:
+    """No worker takes a version at this revision of its function: no more are wanted of it than
+    have it already.
+    """
+    there = (
+        sa.select(sa.func.count())
+        .select_from(_Workers)
+        .where(
+            _Workers.c.function_id == function_id,
+            _Workers.c.function_version == version,
+            _Workers.c.revision == revision,
+            _Workers.c.status == WorkerStatus.READY,
+        )
+        .scalar_subquery()
+    )
+    connection.execute(
+        sa.update(Table)
+        .where(Table.c.function_id == function_id, Table.c.function_version == version)
+        .values(
+            reason=reason[:_LONGEST_REASON],
+            refused_revision=revision,
+            refused_until=timeutils.utcnow() + _REFUSED_FOR,
+            wanted=there,
+            settled=False,
+        )
+    )
+
+
+def standing(
+    connection: sa.Connection, function_id: str, version: int
+) -> tuple[int, str | None] | None:
+    """The revision of a function, and why no worker takes the version at that, where it is so.
+
+    None when there is no such function.
+    """
+    refused = sa.and_(
+        Table.c.function_id == _Functions.c.id,
+        Table.c.function_version == version,
+        Table.c.refused_revision == _Functions.c.revision,
+        Table.c.refused_until > timeutils.utcnow(),
+    )
+    query = (
+        sa.select(_Functions.c.revision, Table.c.reason)
+        .select_from(_Functions.outerjoin(Table, refused))
+        .where(_Functions.c.id == function_id)
+    )
+    row = connection.execute(query).one_or_none()
+    return None if row is None else (row.revision, row.reason)
+
+
 def let_go(connection: sa.Connection, function_id: str, version: int) -> None:
     """Want no worker of a version any more."""
     connection.execute(
@@ -159,6 +218,7 @@ def unsettled(connection: sa.Connection, runtime_id: str) -> list[Demand]:
             Table.c.wanted,
             _Functions.c.project_id,
             _Functions.c.revision,
+            sa.case((Table.c.refused_revision == _Functions.c.revision, Table.c.refused_until)),
         )
         .join(_Functions, _Functions.c.id == Table.c.function_id)
         .where(_Functions.c.runtime_id == runtime_id, Table.c.settled == sa.false())

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 # Imported where used below: alembic's commands are needed by few processes.
 
-HEAD = "0008"
+HEAD = "0009"
 
 
 def head() -> str:

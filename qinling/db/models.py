@@ -193,6 +193,10 @@ class Demand(Base):
     settled: orm.Mapped[bool]
     # Why there are fewer, where the last ones were of no use; null from the next good one on.
     reason: orm.Mapped[str | None] = orm.mapped_column(sa.String(1000))
+    # The revision of the function that no worker takes, for that reason, and until when that is
+    # believed.
+    refused_revision: orm.Mapped[int | None]
+    refused_until: orm.Mapped[dt.datetime | None]
 
     __table_args__ = (sa.Index("ix_demands_settled", "settled", "function_id"), TABLE_OPTIONS)
 

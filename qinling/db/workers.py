@@ -146,7 +146,7 @@ def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:
     connection.execute(
         sa.update(_Demands)
         .where(_Demands.c.function_id == function_id, _Demands.c.reason.is_not(None))
-        .values(reason=None)
+        .values(reason=None, refused_revision=None, refused_until=None)
     )
     return _move(connection, worker_id, WorkerStatus.LOADING, WorkerStatus.READY, boot_id=boot_id)
 

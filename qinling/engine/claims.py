@@ -2,10 +2,12 @@
 
 ``Claims.reconcile`` works on one runtime's pool: it buries the workers that have
 died, lets go of those that nobody wants, and hands out free ones to those who
-wait, in turns. ``Loads.reconcile`` takes one claimed worker to its function.
+wait, in turns. ``Loads.reconcile`` calls one claimed worker: it takes it to its
+function, and in the end says that nothing is left to be done.
 """
 
 import contextlib
+import datetime as dt
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,7 +49,8 @@ Code = tuple[str, int]
 class Claims:
     """
     :param losses: of workers, counted here and where they are loaded.
-    :param load: called with the id of each worker that is to get its function.
+    :param load: called with the id of each worker that is to get its function, or to be told that
+        it may end at once.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Claims:
         self._load = load
         # Claimed workers that have no row, by runtime, and since when that is known.
         self._rowless: dict[str, dict[str, float]] = {}
+        # Workers that were let go and have not ended, by runtime.
+        self._ending: dict[str, set[str]] = {}
 
     def reconcile(self, runtime_id: str) -> float | None:
         """Take the workers of a runtime one step; seconds until the next look, or None."""
@@ -79,9 +84,9 @@ class Claims:
             # its end.
             rows, asked, revisions = self._db.read(workers.standing, runtime_id)
         current, leaving = self._sort(asked, rows, revisions)
-        waits |= self._release(leaving)
+        waits |= self._release(runtime_id, leaving)
         short = [each for each in asked if self._missing(each, current)]
-        pauses = {each: self._losses.wait((each.function_id, each.revision)) for each in short}
+        pauses = {each: self._pause(each) for each in short}
         due = [each for each in short if not pauses[each]]
         served = self._hand_out(runtime_id, _in_turns(due, current), current)
         settled = [each for each in asked if not self._missing(each, current)]
@@ -96,6 +101,14 @@ class Claims:
         self, demand: demands.Demand, current: Mapping[Code, Sequence[workers.Worker]]
     ) -> bool:
         return len(current.get(_code(demand), ())) < min(demand.wanted, self._most)
+
+    def _pause(self, demand: demands.Demand) -> float:
+        """Seconds until another worker may be claimed for it; 0 for now."""
+        pause = self._losses.wait((demand.function_id, demand.revision))
+        if demand.refused_until is not None:
+            refused: dt.timedelta = demand.refused_until - timeutils.utcnow()
+            pause = max(pause, refused.total_seconds())
+        return pause
 
     def _bury(self, rows: list[workers.Worker], there: Mapping[str, bool]) -> bool:
         """Forget the workers that have died, and see who is dying; whether there were any.
@@ -115,7 +128,7 @@ class Claims:
             else:
                 self._db.write(workers.remove, row.id)
                 if not released:
-                    _count(self._losses, row)
+                    _lose(self._db, self._losses, row, "its last worker is gone")
             if not released:
                 self._db.write(demands.ask_again, row.function_id)
         return found
@@ -164,20 +177,27 @@ class Claims:
                 current[code].append(row)
         return current, leaving
 
-    def _release(self, leaving: list[workers.Worker]) -> bool:
+    def _release(self, runtime_id: str, leaving: list[workers.Worker]) -> bool:
         """Let go of workers; whether some are still ending.
 
         None before what was sent to it has ended, so that no request can be on its
         way to a worker that has just gone.
         """
         busy = self._db.read(executions.of_workers, [row.id for row in leaving]) if leaving else ()
-        ending = False
+        ending = set[str]()
         for row in leaving:
-            if row.id not in busy and self._orchestrator.release(row.runtime_id, row.id):
+            if row.id in busy:
+                continue
+            if self._orchestrator.release(runtime_id, row.id):
                 self._db.write(workers.remove, row.id)
             else:
-                ending = True
-        return ending
+                ending.add(row.id)
+        # Once it knows that no answer of its is missing it need not wait for who asks.
+        for worker_id in ending - self._ending.pop(runtime_id, set()):
+            self._load(worker_id)
+        if ending:
+            self._ending[runtime_id] = ending
+        return bool(busy or ending)
 
     def _hand_out(
         self,
@@ -237,10 +257,18 @@ class Loads:
         self._changed = changed
 
     def reconcile(self, worker_id: str) -> float | None:
-        """Give one claimed worker its function, and then no more processor than is due to it."""
+        """Give one claimed worker its function, and then no more processor than is due to it; one
+        that is let go the word that it may end.
+        """
         row, function = self._db.read(workers.with_function, worker_id)
-        if row is None or row.status is WorkerStatus.DRAINING:
-            return None
+        if row is not None and row.status is WorkerStatus.DRAINING:
+            self._let_end(row)
+        elif row is not None:
+            self._bring(row, function)
+        return None
+
+    def _bring(self, row: workers.Worker, function: functions.Function | None) -> None:
+        """Take a worker to its function, and let go of it where that cannot be."""
         fit = False
         try:
             if function is not None and function.revision == row.revision:
@@ -251,28 +279,36 @@ class Loads:
                 self._orchestrator.resize(row.runtime_id, row.id, cpu=function.cpu)
         except exceptions.OrchestratorError as error:
             # It is away; the worker is there for when it comes back.
-            if isinstance(error, exceptions.ClusterRefusal):
-                self._note(row, error.cause)
+            if not fit:
+                self._db.write(demands.note, row.function_id, row.function_version, error.cause)
             raise
         except exceptions.NotFound as error:
             # Or worker after worker would be claimed for a version that has gone.
             LOG.info("Worker %s is wanted no more: %s", row.id, error)
             self._db.write(demands.let_go, row.function_id, row.function_version)
+        except (exceptions.FunctionRefused, exceptions.PackageLost) as error:
+            LOG.warning("No worker takes function %s: %s", row.function_id, error)
+            key = row.function_id, row.function_version, row.revision
+            self._db.write(demands.refuse, *key, str(error))
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             fit = False
-            _count(self._losses, row)
-            if isinstance(error, exceptions.WorkerUnfit):
-                self._note(row, str(error))
+            _lose(self._db, self._losses, row, str(error))
         if not fit:
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)
             self._changed(row.runtime_id)
-        return None
 
-    def _note(self, row: workers.Worker, reason: str) -> None:
-        """Tell why the function has no worker."""
-        self._db.write(demands.note, row.function_id, row.function_version, reason)
+    def _let_end(self, row: workers.Worker) -> None:
+        """Tell a worker that all which was sent to it is written down, if that is so."""
+        client = self._clients.of(row)
+        if client is None or row.boot_id is None:
+            return
+        with contextlib.closing(client):
+            if not self._db.read(executions.of_workers, [row.id]):
+                # Who does not hear it is gone, or waits for some seconds in vain.
+                with contextlib.suppress(exceptions.WorkerError, exceptions.OrchestratorError):
+                    client.drain()
 
     def _load(self, row: workers.Worker, function: functions.Function) -> bool:
         """Push the package; False when the worker is of no use."""
@@ -320,8 +356,9 @@ class Loads:
             time.sleep(_FIT_LOOK)
 
 
-def _count(losses: Losses, row: workers.Worker) -> None:
-    """Take note of a worker that was lost, if it was lost young."""
+def _lose(db: db_api.Database, losses: Losses, row: workers.Worker, reason: str) -> None:
+    """Take note of a worker that was lost, and count it if it was lost young."""
+    db.write(demands.note, row.function_id, row.function_version, reason)
     if (timeutils.utcnow() - row.claimed_at).total_seconds() >= USEFUL_AGE:
         return
     pause = losses.count((row.function_id, row.revision))

@@ -7,16 +7,14 @@ its end stands in the row.
 
 import json
 import time
-from dataclasses import replace
 
 from oslo_config import cfg
 from oslo_log import log
-from oslo_utils import timeutils
 
 from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import executions, functions
-from qinling.execution import images
+from qinling.execution import images, results
 from qinling.execution.recorder import Recorder
 from qinling.execution.worker import EXHAUSTED, TIMEOUT
 from qinling.orchestrator import base
@@ -26,7 +24,6 @@ LOG = log.getLogger(__name__)
 
 KIND = "run"
 
-_FAILED = "Function execution failed."
 _CUT = "\n[The log was cut here: it is longer than {} bytes.]\n"
 # Seconds between two tries at what the orchestrator cannot do now.
 _AGAIN = 1.0
@@ -59,14 +56,12 @@ class ImageRuns:
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             status = ExecutionStatus.ERROR
-            result = _result(time.monotonic() - began, f"{_FAILED} {error}")
+            result = results.encode(time.monotonic() - began, output=f"{results.FAILED} {error}")
         except Exception:
             LOG.exception("Execution %s cannot be run", execution.id)
-            status, result = ExecutionStatus.ERROR, _result(time.monotonic() - began, _FAILED)
-        ended = replace(
-            execution, status=status, result=result, updated_at=timeutils.utcnow(), owner=None
-        )
-        self._recorder.end(ended, printed)
+            status = ExecutionStatus.ERROR
+            result = results.encode(time.monotonic() - began, output=results.FAILED)
+        self._recorder.end(results.end(execution, status, result), printed)
         self._driver.runs.remove(execution.id)
 
     def reconcile(self, execution_id: str) -> None:
@@ -89,7 +84,7 @@ class ImageRuns:
             left = function.timeout - (state.running_for or 0.0)
             if left <= 0 and self._is_timeout(execution.id):
                 duration = max(state.running_for or 0.0, function.timeout)
-                return ExecutionStatus.FAILED, _result(duration, TIMEOUT)
+                return ExecutionStatus.FAILED, results.encode(duration, output=TIMEOUT)
             state = self._wait(execution.id, max(left, 0.0), for_end=True)
         return _judge(state.end, function.timeout)
 
@@ -164,17 +159,15 @@ class _NotOurs(Exception):
 def _judge(end: base.RunEnd, timeout: float) -> tuple[ExecutionStatus, str]:
     if end.duration > timeout + _SLACK:
         # Nobody was there to end it in time.
-        return ExecutionStatus.FAILED, _result(end.duration, TIMEOUT)
+        return ExecutionStatus.FAILED, results.encode(end.duration, output=TIMEOUT)
     if end.code is None:
-        return ExecutionStatus.ERROR, _result(end.duration, f"{_FAILED} {end.reason}")
+        return ExecutionStatus.ERROR, results.encode(
+            end.duration, output=f"{results.FAILED} {end.reason}"
+        )
     if end.exhausted:
-        return ExecutionStatus.FAILED, _result(end.duration, EXHAUSTED)
+        return ExecutionStatus.FAILED, results.encode(end.duration, output=EXHAUSTED)
     if end.code:
-        return ExecutionStatus.FAILED, _result(end.duration, f"It exited with code {end.code}.")
-    return ExecutionStatus.SUCCESS, _result(end.duration)
-
-
-def _result(duration: float, output: str | None = None) -> str:
-    """The contract's ``result``; what a program prints is its log, and no output."""
-    said = {} if output is None else {"output": output}
-    return json.dumps({**said, "duration": round(duration, 6)})
+        return ExecutionStatus.FAILED, results.encode(
+            end.duration, output=f"It exited with code {end.code}."
+        )
+    return ExecutionStatus.SUCCESS, results.encode(end.duration)

@@ -103,11 +103,6 @@ class Reconciler:
             slot = self._slots[key] = _Slot(time.monotonic(), -1, active=True)
         self._work(key, slot)
 
-    def pending(self) -> int:
-        """Keys that wait or are worked on."""
-        with self._condition:
-            return len(self._slots)
-
     def _schedule(
         self, key: Key, delay: float, asked_by: context.RequestContext | None = None
     ) -> None:

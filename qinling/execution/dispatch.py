@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
@@ -19,10 +19,11 @@ from oslo_utils import timeutils
 from qinling import context, exceptions
 from qinling.db import api as db_api
 from qinling.db import demands, executions, function_versions, functions, workers
+from qinling.execution import results
 from qinling.execution.clients import Clients
 from qinling.execution.line import Found, Line
 from qinling.execution.recorder import Recorder
-from qinling.execution.worker import Outcome, WorkerClient, encode
+from qinling.execution.worker import Outcome, WorkerClient
 from qinling.orchestrator.routes import KEPT_FOR
 from qinling.states import ExecutionStatus, WorkerStatus
 
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 LOG = log.getLogger(__name__)
 
-_FAILED = "Function execution failed."
-_CANCELLED = "Function execution was cancelled."
 # Seconds between two questions to a worker whose answer was lost, at first and at most, and beyond
 # the function's timeout until it is given up.
 _ASK_AGAIN = 0.2
@@ -144,7 +143,7 @@ class Dispatcher:
                 with contextlib.suppress(exceptions.WorkerBroken):
                     outcome = self._ask(client, execution.id, timeout)
         if outcome is None:
-            self._end(execution, ExecutionStatus.ERROR, _FAILED, 0.0, "")
+            self._end(execution, ExecutionStatus.ERROR, results.FAILED, 0.0, "")
         else:
             self._record(execution, outcome)
 
@@ -172,7 +171,7 @@ class Dispatcher:
         """
         began = time.monotonic()
         try:
-            outcome = self._deliver(execution, function, asked_by, client)
+            client, outcome = self._deliver(execution, function, asked_by, client)
         except exceptions.ExecutionTaken as error:
             LOG.info("%s", error)
             return self._end_by_others(execution, self._options.start_timeout + function.timeout)
@@ -180,19 +179,21 @@ class Dispatcher:
             if not execution.sync:
                 # It was run by nobody, and nobody waits: it can be begun when the database is back.
                 raise
-            output = f"{_FAILED} {error}"
+            output = f"{results.FAILED} {error}"
         except exceptions.NoWorker as error:
-            output = f"{_FAILED} {error}{self._reason(execution)}"
+            output = f"{results.FAILED} {error}{self._reason(execution)}"
             LOG.warning("Execution %s cannot be run: %s", execution.id, output)
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             told = error.cause if isinstance(error, exceptions.OrchestratorError) else error
-            output = f"{_FAILED} {told}"
+            output = f"{results.FAILED} {told}"
         except Exception:
             LOG.exception("Execution %s cannot be run", execution.id)
-            output = _FAILED
+            output = results.FAILED
         else:
-            return self._record(execution, outcome)
+            recorded = self._record(execution, outcome)
+            client.acknowledge(execution.id)
+            return recorded
         return self._end(execution, ExecutionStatus.ERROR, output, time.monotonic() - began, "")
 
     def _reason(self, execution: executions.Execution) -> str:
@@ -210,8 +211,8 @@ class Dispatcher:
         function: functions.Function,
         asked_by: context.RequestContext,
         client: WorkerClient | None,
-    ) -> Outcome:
-        """Send it, to one worker after the other until one runs it."""
+    ) -> tuple[WorkerClient, Outcome]:
+        """Send it, to one worker after the other until one runs it: that one, and what came."""
         deadline = time.monotonic() + self._options.start_timeout
         while True:
             line = self._line(function, execution.function_version, asked_by)
@@ -237,7 +238,7 @@ class Dispatcher:
                 outcome = None
                 _wait(error, deadline)
             if outcome is not None:
-                return outcome
+                return client, outcome
             # Whoever inherits it is not to ask the one that has refused it.
             self._db.write(executions.recall, execution)
             client = None
@@ -348,7 +349,7 @@ class Dispatcher:
         status = {"success": ExecutionStatus.SUCCESS, "failed": ExecutionStatus.FAILED}.get(
             outcome.status, ExecutionStatus.ERROR
         )
-        output = _CANCELLED if outcome.status == "cancelled" else outcome.output
+        output = results.CANCELLED if outcome.status == "cancelled" else outcome.output
         return self._end(execution, status, output, outcome.duration, outcome.log)
 
     def _end(
@@ -360,17 +361,12 @@ class Dispatcher:
         printed: str,
     ) -> executions.Execution:
         """Write the end down; what is answered is what stands in the row."""
-        ended = replace(
-            execution,
-            status=status,
-            result=_result(output, duration),
-            updated_at=timeutils.utcnow(),
-            owner=None,
-        )
+        ended = results.end(execution, status, results.encode(duration, output=output))
         if self._recorder.end(ended, printed):
             return ended
         # It had its end: it was taken for lost, or deleted.
-        return self._db.read(executions.find, execution.id) or _cancelled(ended, duration)
+        current = self._db.read(executions.find, execution.id)
+        return current or results.fail(execution, results.CANCELLED, duration)
 
     def _end_by_others(
         self, execution: executions.Execution, timeout: float
@@ -382,7 +378,7 @@ class Dispatcher:
             waited = time.monotonic() - began
             if not runs or waited > timeout:
                 current = self._db.read(executions.find, execution.id)
-                return _cancelled(execution, waited) if current is None else current
+                return current or results.fail(execution, results.CANCELLED, waited)
             time.sleep(_ASK_AGAIN)
 
     def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
@@ -428,17 +424,19 @@ class Dispatcher:
     def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
         def look(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
-            if not rows:
-                # Nobody gets a worker for code that is old by now.
-                revisions = self._db.read(functions.revisions, {code.function_id})
-                if revisions.get(code.function_id) != code.revision:
+            ready = [row for row in rows if row.status is WorkerStatus.READY]
+            coming = sum(row.status is WorkerStatus.LOADING for row in rows)
+            if not ready and not coming:
+                # Nobody gets a worker for code that is old by now, or that no worker takes.
+                standing = self._db.read(demands.standing, code.function_id, code.version)
+                if standing is None or standing[0] != code.revision:
                     raise exceptions.FunctionChanged(code.function_id)
+                if standing[1] is not None:
+                    raise exceptions.FunctionRefused(standing[1])
                 if code.version:
                     # Nor for a version that has gone.
                     self._db.read(function_versions.get, code.function_id, code.version)
-            ready = [row for row in rows if row.status is WorkerStatus.READY]
             clients = [known.get(row.id) or self._clients.of(row) for row in ready]
-            coming = sum(row.status is WorkerStatus.LOADING for row in rows)
             ended = set(waiting) - self._db.read(executions.running, waiting) if waiting else ()
             return Found([client for client in clients if client is not None], coming, ended)
 
@@ -485,20 +483,7 @@ def _wait(error: exceptions.ClusterAway, deadline: float) -> None:
 def _never_run(values: dict[str, Any]) -> executions.Execution:
     """The end of an execution whose acceptance could not be answered."""
     now = timeutils.utcnow()
-    result = _result(_FAILED, 0.0)
+    result = results.encode(0.0, output=results.FAILED)
     return executions.Execution(
         **values, created_at=now, updated_at=now, status=ExecutionStatus.ERROR, result=result
     )
-
-
-def _cancelled(execution: executions.Execution, duration: float) -> executions.Execution:
-    """What is told of an execution that was deleted while it ran."""
-    result = _result(_CANCELLED, duration)
-    return replace(
-        execution, status=ExecutionStatus.ERROR, result=result, updated_at=timeutils.utcnow()
-    )
-
-
-def _result(output: Any, duration: float) -> str:
-    """The contract's ``result``: JSON in a string."""
-    return encode({"output": output, "duration": round(duration, 6)}).decode()

@@ -2,18 +2,15 @@
 
 import json
 import time
-from dataclasses import replace
 
 from oslo_config import cfg
-from oslo_utils import timeutils
 
 from qinling import exceptions
 from qinling.db import api as db_api
 from qinling.db import executions
-from qinling.states import ExecutionStatus
+from qinling.execution import results
 
-_CANCELLED = "Function execution was cancelled."
-_NO_ENGINE = "Function execution failed. No engine has taken it in time."
+_NO_ENGINE = f"{results.FAILED} No engine has taken it in time."
 # Seconds between two looks for an end, at first and at most.
 _LOOK_EVERY = 0.02
 _LOOK_AT_MOST = 0.25
@@ -42,21 +39,11 @@ class Awaiting:
             waited = time.monotonic() - began
             if not runs or waited > patience:
                 row = self._db.read(executions.find, execution.id)
-                return _ended(execution, _CANCELLED) if row is None else row
+                return row or results.fail(execution, results.CANCELLED, waited)
             if owner is None and waited > self._start_timeout:
-                self._db.write(executions.give_up, _ended(execution, _NO_ENGINE))
+                self._db.write(executions.give_up, results.fail(execution, _NO_ENGINE, waited))
             time.sleep(pause)
             pause = min(pause * _SLOWER, _LOOK_AT_MOST)
-
-
-def _ended(execution: executions.Execution, why: str) -> executions.Execution:
-    return replace(
-        execution,
-        status=ExecutionStatus.ERROR,
-        result=json.dumps({"output": why, "duration": 0.0}),
-        updated_at=timeutils.utcnow(),
-        owner=None,
-    )
 
 
 def arguments(text: str | None) -> tuple[str, ...]:

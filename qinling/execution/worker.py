@@ -6,6 +6,8 @@ answers is taken on trust: the image may be anybody's.
 """
 
 import base64
+import collections
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from qinling.orchestrator import routes
 from qinling.worker import channel, signing
 from qinling.worker.channel import encode as encode
 from qinling.worker.function import DEPTH, Unsigned
+from qinling.worker.function import ENTRY as ENTRY
 from qinling.worker.function import EXHAUSTED as EXHAUSTED
 from qinling.worker.function import TIMEOUT as TIMEOUT
 
@@ -29,6 +32,8 @@ _MAX_WORDS = 200
 _MAX_BOOT_ID = 64
 # Seconds of a run; an integer may be larger than any float.
 _MAX_DURATION = 1e9
+# Ids that are kept to be acknowledged: of a request, most have one or a few.
+_ACKNOWLEDGED = 100
 # Seconds for anything but the run of a function.
 _PATIENCE = 5.0
 
@@ -66,6 +71,7 @@ class WorkerClient:
         self._key = key
         self._revision = revision
         self._boot_id = boot_id
+        self._recorded: collections.deque[str] = collections.deque(maxlen=_ACKNOWLEDGED)
 
     def close(self) -> None:
         self._route.close()
@@ -102,6 +108,7 @@ class WorkerClient:
         :param function: what ``/specialize`` takes, but for the worker's identity and key.
         :param package: sent piece by piece; it may be large. :param size: bytes of all of it.
         :raises WorkerGone: it is not the one that was claimed.
+        :raises FunctionRefused: neither it nor another one takes this function.
         :raises WorkerLost, WorkerBroken: it does not take it. What ``package`` raises is raised,
             and the worker has no function then.
         """
@@ -121,6 +128,8 @@ class WorkerClient:
         status, answer = self._exchange("POST", "/specialize", package, headers, patience)
         if status in (409, 421):
             raise exceptions.WorkerGone(_words(answer))
+        if status == 400:
+            raise exceptions.FunctionRefused(f"its runtime does not take it: {_words(answer)}")
         if status != 200:
             raise exceptions.WorkerLost(f"/specialize answered {status}: {_words(answer)}")
 
@@ -138,6 +147,7 @@ class WorkerClient:
             "execution_id": execution_id,
             "input": text,
             "timeout": timeout,
+            "acknowledged": self._take_recorded(),
         }
         status, answer = self._signed("POST", "/execute", body, timeout + _PATIENCE)
         if status in (410, 421):
@@ -159,6 +169,25 @@ class WorkerClient:
         if status == 404:
             raise exceptions.WorkerGone(f"worker {self.id} knows nothing of it")
         return self._outcome(execution_id, status, answer)
+
+    def acknowledge(self, execution_id: str) -> None:
+        """Its end is written down: the worker is told so with the next execution that it gets."""
+        self._recorded.append(execution_id)
+
+    def _take_recorded(self) -> list[str]:
+        # Lost with a request that is lost: such an answer goes when others need its room.
+        found: list[str] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                found.append(self._recorded.popleft())
+        return found
+
+    def drain(self) -> None:
+        """Have it end, and keep no answer: all that was sent to it has ended and is written down.
+
+        :raises WorkerError: there is nobody to be told.
+        """
+        self._signed("POST", "/drain", {"acknowledged": True}, _PATIENCE)
 
     def cancel(self, execution_id: str) -> None:
         """Stop an execution where it runs.

@@ -8,7 +8,7 @@ come, as two senders may overtake each other, is not run when it comes.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 #: Bytes of answers that are kept, and what each takes beside its own; at least the newest one is
 #: kept. Whose sender was killed is asked for after 15 to 20 seconds, when others have sent on.
@@ -134,6 +134,15 @@ class Executions:
                 self._forget(execution_id)
                 if self._waiting:
                     self._changed.notify_all()
+
+    def acknowledge(self, execution_ids: Iterable[str] | None = None) -> None:
+        """Forget the answers of those that have ended, of all of them without ids."""
+        with self._lock:
+            for each in list(self._ended) if execution_ids is None else execution_ids:
+                if each in self._ended:
+                    self._forget(each)
+            if self._waiting:
+                self._changed.notify_all()
 
     def _forget(self, execution_id: str) -> None:
         execution = self._ended.pop(execution_id)

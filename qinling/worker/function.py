@@ -5,6 +5,7 @@ Read by the supervisor, passed on to the zygote and the slots, but for the key.
 
 import base64
 import json
+import re
 from typing import Any, NamedTuple
 
 #: What the contract has these outputs contain.
@@ -15,6 +16,9 @@ EXHAUSTED = "Function execution failed because of too much resource consumption"
 SUCCESS = "success"
 FAILED = "failed"
 SPENT = "spent"
+
+#: ``module.function``, in any language. A module that is a file may be named as no identifier is.
+ENTRY = re.compile(r"[\w-]+(?:\.[\w-]+)+")
 
 #: Levels of lists and objects in JSON that is given or returned; as many as the API takes.
 DEPTH = 64
@@ -33,6 +37,10 @@ _COUNTS = (
 
 class Malformed(ValueError):
     """What a request says cannot be understood; the text says where."""
+
+
+class NoRoom(Exception):
+    """Here, and now, the package cannot be unpacked."""
 
 
 class Conflict(Exception):
@@ -87,8 +95,7 @@ def read_order(header: str) -> Order:
         key = b""
     if len(key) != 32:
         raise Malformed("key is not 64 hexadecimal digits")
-    module, _, name = found["entry"].rpartition(".")
-    if not (module and name.isidentifier() and all(map(str.isidentifier, module.split(".")))):
+    if not ENTRY.fullmatch(found["entry"]):
         raise Malformed("entry is not module.function")
     function = Function(**{name: found[name] for name in Function._fields})
     return Order(found["worker_id"], found["boot_id"], key, function)
@@ -99,6 +106,14 @@ def text(said: dict[str, Any], name: str) -> str:
     found = said.get(name)
     if not isinstance(found, str):
         raise Malformed(f"{name} is no text")
+    return found
+
+
+def texts(said: dict[str, Any], name: str) -> list[str]:
+    """None of them where it is missing. :raises Malformed: it is no list of texts."""
+    found = said.get(name) or []
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise Malformed(f"{name} is no list of texts")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qinling.worker import function
 from qinling.worker.archive import Archive
 from qinling.worker.executions import Closed, Full, Removed
-from qinling.worker.function import Conflict, Malformed, Unsigned
+from qinling.worker.function import Conflict, Malformed, NoRoom, Unsigned
 from qinling.worker.requests import RequestHandler
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Handler(RequestHandler):
             return 200, self._execute(found, body)
         if call == ("POST", "/drain"):
             self.close_connection = True
-            self.server.refuse()
+            self._drain(found, body)
             return 202, self.server.identity()
         if found is not None and self.path.startswith(_EXECUTIONS):
             execution_id = self.path[len(_EXECUTIONS) :]
@@ -112,6 +112,12 @@ class Handler(RequestHandler):
             if self.command == "GET":
                 return _show(found, execution_id)
         raise _Refusal(404, f"unknown URL {self.path}")
+
+    def _drain(self, found: "Specialized | None", body: bytes) -> None:
+        acknowledged = bool(body) and _read_object(body).get("acknowledged") is True
+        self.server.refuse()
+        if found is not None and acknowledged:
+            found.executor.executions.acknowledge()
 
     def _execute(self, found: "Specialized | None", body: bytes) -> bytes:
         said = _read_object(body)
@@ -125,6 +131,8 @@ class Handler(RequestHandler):
         given = said.get("input")
         if not (given is None or isinstance(given, str)):
             raise Malformed("input is no text")
+        if acknowledged := function.texts(said, "acknowledged"):
+            found.executor.executions.acknowledge(acknowledged)
         return self._run(
             found, function.text(said, "execution_id"), given, function.seconds(said, "timeout")
         )
@@ -170,6 +178,8 @@ class Handler(RequestHandler):
             return self.server.specialize(order, archive)
         except Conflict as error:
             raise _Refusal(409, str(error)) from None
+        except NoRoom as error:
+            raise _Refusal(507, str(error)) from None
         finally:
             archive.skip()
 

@@ -6,23 +6,26 @@ what comes out is bounded by what is really written, not by what the zip says.
 """
 
 import contextlib
+import errno
 import os
 import stat
 import zipfile
 import zlib
 
 from qinling.worker.archive import Archive
-from qinling.worker.function import Malformed
+from qinling.worker.function import Malformed, NoRoom
 
 #: Bytes at a time: an allocation above 128 KiB costs a page fault for each of its pages.
 _CHUNK = 1 << 16
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def unpack(archive: Archive, folder: str, most: int) -> None:
     """Make the folder and fill it.
 
     :param most: bytes that may come out of it.
-    :raises Malformed: it is no zip, or holds what must not be. The folder is to be removed then.
+    :raises Malformed: it is no zip, or holds what must not be. :raises NoRoom: the disk is full.
+        The folder is to be removed then.
     """
     os.mkdir(folder, 0o700)
     path = f"{folder}.zip"
@@ -32,7 +35,9 @@ def unpack(archive: Archive, folder: str, most: int) -> None:
     except ConnectionError:
         raise
     except OSError as error:
-        raise Malformed(f"the package cannot be kept: {error}") from None
+        if error.errno in _FULL:
+            raise NoRoom(f"there is no room for the package: {error.strerror}") from None
+        raise Malformed(f"the package cannot be unpacked: {error}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -48,7 +53,7 @@ def _unpack(path: str, folder: str, left: int) -> None:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         # The last two: a method of compression that Python does not know, and encryption.
         raise Malformed(f"the package is no zip that can be unpacked: {error}") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise Malformed(f"the package cannot be unpacked: {error}") from None
 
 

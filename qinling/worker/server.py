@@ -104,7 +104,7 @@ class WorkerServer(ThreadingHTTPServer):
 
         :raises Unsigned: it comes with another key than this worker's.
         :raises Conflict: there is another one.
-        :raises Malformed: the archive cannot be unpacked; the worker is as before.
+        :raises Malformed, NoRoom: the archive cannot be unpacked; the worker is as before.
         """
         if self.key_digest not in (None, hashlib.sha256(order.key).hexdigest()):
             raise Unsigned("this is not the key of this worker")

@@ -117,6 +117,16 @@ BROKEN = [
             "cancels_what_comes_later": "status is not 'cancelled'",
         },
     ),
+    (
+        "Executions.acknowledge = lambda *_: None",
+        dict.fromkeys(
+            ("forgets_what_is_acknowledged", "drains_at_once"), "it answers 200 and not 404"
+        ),
+    ),
+    (
+        "Executions.acknowledge = lambda self, ids=(): [self.remove(each) for each in ids]",
+        {"forgets_what_is_acknowledged": "status is not 'success'"},
+    ),
     ("Executions.close = lambda self: None", {"drains_when_it_is_done": "and not 410"}),
     (
         'Server.identity = lambda self: identity(self) | {"status": "ready"}',
@@ -153,7 +163,7 @@ def test_the_worker_as_the_dockerfile_copies_it_keeps_the_contract(tmp_path: Pat
     done = check("python3", "-I", "-S", there)
     assert done.returncode == 0, done.stdout
     assert "BROKEN" not in done.stdout
-    assert done.stdout.count("ok ") == 20
+    assert done.stdout.count("ok ") == 22
 
 
 def test_the_server_for_nodejs_as_its_dockerfile_copies_it_keeps_the_contract(
@@ -167,7 +177,7 @@ def test_the_server_for_nodejs_as_its_dockerfile_copies_it_keeps_the_contract(
     done = check(find_executable("node"), there / "main.js")
     assert done.returncode == 0, done.stdout
     assert "BROKEN" not in done.stdout
-    assert done.stdout.count("ok ") == 20
+    assert done.stdout.count("ok ") == 22
 
 
 def server(tmp_path: Path, broken: str) -> Path:

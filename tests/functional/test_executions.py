@@ -1,6 +1,7 @@
 """Executions as their callers see them, on every kind of installation."""
 
 import concurrent.futures
+import hashlib
 import json
 import signal
 import uuid
@@ -201,6 +202,43 @@ def test_a_function_that_ends_its_worker_is_told_and_served_by_another(
         assert execution["status"] == "error"
         assert "Function execution failed." in output(execution)
         assert output(client.execute(function["id"])) == "alive"
+
+
+def test_every_entry_that_is_accepted_reaches_its_module(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    for module in ("my-mod", "1", "été"):
+        content = package(**{module: "def main(): return __name__"})
+        function = client.create_function(runtime_id, content, entry=f"{module}.main")
+        assert output(client.execute(function["id"])) == module
+    function = client.create_function(runtime_id, GREETER, entry="main.1x")
+    execution = client.execute(function["id"])
+    assert (execution["status"], output(execution)) == (
+        "failed",
+        "Module main has no function 1x",
+    )
+
+
+def test_who_calls_a_function_whose_package_is_lost_is_told_so_at_once(
+    deployment: Deployment, runtime_id: str
+) -> None:
+    client = deployment.client
+    content = package(main="def main(): return 'lost'")
+    function = client.create_function(runtime_id, content)
+    digest = hashlib.sha256(content).hexdigest()
+    (path,) = (deployment.state_dir / "packages" / "zips").rglob(digest)
+    path.unlink()
+    for _ in range(2):
+        execution = client.execute(function["id"])
+        assert execution["status"] == "error"
+        assert f"Package {digest} is not there" in output(execution)
+        # And not after the minute that is for waiting.
+        assert json.loads(execution["result"])["duration"] < 30
+    content = package(main="def main(): return 'found'")
+    path = f"/v1/functions/{function['id']}"
+    assert client.call("PUT", path, files={"package": ("package", content)}).status_code == 200
+    assert output(client.execute(function["id"])) == "found"
 
 
 def test_an_update_that_was_answered_never_runs_old_code(

@@ -198,7 +198,8 @@ def test_what_is_no_version_is_not_there(function: Function) -> None:
         refused(client.call(method, f"{function.versions}/1"), 404, "Version 1 of")
         refused(client.call(method, f"{function.versions}/{10**17}"), 404, "does not exist")
         for name in ("one", "-1", "1.0", "9" * 40, "%C2%B2"):
-            refused(client.call(method, f"{function.versions}/{name}"), 400)
+            answer = client.call(method, f"{function.versions}/{name}")
+            refused(answer, 400, "number: it is not a whole number")
         refused(client.call(method, f"/v1/functions/{NOBODY}/versions/1"), 404, NOBODY)
     refused(client.call("POST", f"/v1/functions/{NOBODY}/versions", json={}), 404, NOBODY)
     refused(client.call("PUT", f"{function.versions}/1", json={}), 405)

@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import pecan
@@ -66,9 +66,20 @@ class Packages:
         with self._store.open(digest) as package:
             inspection.check_entry(package, entry)
 
-    def download(self, digest: str, name: str) -> pecan.Response:
-        """The answer that is a package, under the name that the contract gives it."""
-        file = self._store.open(digest)
+    def download(self, digest: str, name: str, again: Callable[[], str | None]) -> pecan.Response:
+        """The answer that is a package, under the name that the contract gives it.
+
+        :param again: reads the digest anew: who changes a row removes the package that it had.
+        """
+        while True:
+            try:
+                file = self._store.open(digest)
+                break
+            except exceptions.PackageLost:
+                current = again()
+                if current is None or current == digest:
+                    raise
+                digest = current
         size = file.seek(0, 2)
         file.seek(0)
         answer = pecan.Response(

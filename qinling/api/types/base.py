@@ -56,6 +56,9 @@ def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
                 args, kw = wsme_args.get_args(
                     definition, args, kw, request.params, None, request.body, request.content_type
                 )
+            except wsme.exc.InvalidInput as error:
+                # Of an argument in the URL: what its type has said, and not what WSME makes of it.
+                raise exceptions.BadRequest(f"{error.fieldname}: {error.__context__}.") from error
             except wsme.exc.ClientSideError as error:
                 raise exceptions.BadRequest(error.faultstring) from error
             result = method(self, *args, **kw)
@@ -133,18 +136,38 @@ class Bool(wtypes.UserType):  # type: ignore[misc]
 
 
 class Number(wtypes.UserType):  # type: ignore[misc]
-    """A whole number of a column's size, not negative; in a form it is its decimal digits."""
+    """A whole number; in a form or a URL, and of some clients in JSON, it is its decimal digits.
 
-    basetype = int
+    :param most: what its column can have.
+    """
+
+    # As which it comes in a URL.
+    basetype = str
     name = "number"
 
-    @staticmethod
-    def validate(value: Any) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    def __init__(self, least: int = 0, most: int = 2**63 - 1) -> None:
+        self._least = least
+        self._most = most
+
+    def validate(self, value: Any) -> int:
+        if isinstance(value, str):
+            value = digits(value)
+        if isinstance(value, bool) or not isinstance(value, int):
             raise ValueError("it is not a whole number")
+        if not self._least <= value <= self._most:
+            raise ValueError(f"it is not a whole number from {self._least} to {self._most}")
         return value
+
+    frombasetype = validate
+
+
+#: The number of a version; 0 is the function itself.
+VERSION = Number(most=2**31 - 1)
+
+
+def digits(text: str) -> int | None:
+    """The number that decimal digits stand for; None when they are none, or too many."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _json_name(value: Any) -> str:

@@ -4,26 +4,10 @@ from typing import Any, Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Bool, List, Text, Type, Uuid, readonly, time
+from qinling.api.types.base import VERSION, Bool, List, Text, Type, Uuid, readonly, time
 from qinling.db import executions
 
 _DESCRIPTION = Text(longest=255, lines=True)
-_MAX_VERSION = 2**31 - 1
-
-
-class Version(wtypes.UserType):  # type: ignore[misc]
-    """A version's number, which some clients send as a string; 0 is the function itself."""
-
-    basetype = int
-    name = "version"
-
-    @staticmethod
-    def validate(value: Any) -> int:
-        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 11:
-            value = int(value)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_VERSION:
-            raise ValueError("it is not the number of a version")
-        return value
 
 
 class Input(wtypes.UserType):  # type: ignore[misc]
@@ -80,7 +64,7 @@ class ExecutionCreate(Type):
 
     function_id = Uuid()
     function_alias = Text(longest=255, shortest=1)
-    function_version = wtypes.wsattr(Version(), default=0)
+    function_version = wtypes.wsattr(VERSION, default=0)
     input = Input()
     sync = wtypes.wsattr(Bool(), default=True)
     description = _DESCRIPTION

@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import List, Number, Text, Type, Uuid, readonly, time
+from qinling.api.types.base import VERSION, List, Text, Type, Uuid, readonly, time
 from qinling.db import function_aliases
 
 
@@ -56,7 +56,7 @@ class FunctionAliases(List):
 class _Body(Type):
     """What a client may send in both, and what it may not."""
 
-    function_version = Number()
+    function_version = VERSION
     description = Text(longest=255, lines=True)
 
     id = readonly(str)

@@ -2,21 +2,8 @@
 
 from typing import Self
 
-from wsme import types as wtypes
-
-from qinling.api.types.base import List, Number, Text, Type, readonly, time
+from qinling.api.types.base import List, Text, Type, readonly, time
 from qinling.db import function_versions
-
-
-class Position(wtypes.UserType):  # type: ignore[misc]
-    """The number of a version in a URL."""
-
-    basetype = str
-    name = "version"
-
-    @staticmethod
-    def frombasetype(value: str) -> int:
-        return Number.validate(value)
 
 
 class FunctionVersion(Type):

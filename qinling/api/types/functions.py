@@ -11,6 +11,7 @@ from qinling import exceptions
 from qinling.api.types.base import List, Number, Text, Type, Uuid, readonly, time
 from qinling.api.types.images import Image
 from qinling.db import functions
+from qinling.execution.worker import ENTRY
 
 PACKAGE, IMAGE, SWIFT = "package", "image", "swift"
 
@@ -18,7 +19,6 @@ _NAME = Text(longest=255)
 _DESCRIPTION = Text(longest=255, lines=True)
 _IMAGE = Image()
 _MD5 = re.compile("[0-9a-f]{32}")
-_ENTRY = re.compile(r"[\w-]+(?:\.[\w-]+)+")
 _WORDS = {PACKAGE: ("md5sum",), IMAGE: ("image",)}
 
 
@@ -101,7 +101,7 @@ class _Entry(wtypes.UserType):  # type: ignore[misc]
 
     def validate(self, value: Any) -> str:
         text = self._text.validate(value)
-        if not _ENTRY.fullmatch(text):
+        if not ENTRY.fullmatch(text):
             raise ValueError(f"{text[:80]!r} is not module.function")
         return text
 

@@ -1,30 +1,17 @@
 """Workers of functions on the wire."""
 
-from typing import Any, Self
+from typing import Self
 
 from wsme import types as wtypes
 
-from qinling.api.types.base import Type
+from qinling.api.types.base import Number, Type
 from qinling.db import workers
-
-
-class Count(wtypes.UserType):  # type: ignore[misc]
-    """A number of workers, one or more."""
-
-    basetype = int
-    name = "count"
-
-    @staticmethod
-    def validate(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError("it is not a number from 1 on")
-        return value
 
 
 class Scale(Type):
     """The body of ``scale_up`` and ``scale_down``."""
 
-    count = wtypes.wsattr(Count(), mandatory=True)
+    count = wtypes.wsattr(Number(least=1), mandatory=True)
 
 
 class Worker(Type):

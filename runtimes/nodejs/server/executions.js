@@ -62,6 +62,19 @@ class Executions {
     }
   }
 
+  /** Forget the answers of those of them that have ended. */
+  acknowledge (ids) {
+    for (const id of ids) {
+      const execution = this._ended.get(id)
+      if (execution) this._forget(execution)
+    }
+    this._changed()
+  }
+
+  acknowledgeAll () {
+    this.acknowledge([...this._ended.keys()])
+  }
+
   close () {
     this._closed = true
   }

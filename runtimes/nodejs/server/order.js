@@ -10,8 +10,7 @@ const DEPTH = 64
 const TEXT = ['worker_id', 'boot_id', 'function_id', 'entry', 'key']
 const COUNTS = ['revision', 'concurrency', 'memory_size', 'import_memory', 'max_unpacked_size',
   'max_result_size', 'max_log_size']
-const IDENTIFIER = '[\\p{ID_Start}_][\\p{ID_Continue}]*'
-const ENTRY = new RegExp(`^${IDENTIFIER}(\\.${IDENTIFIER})+$`, 'u')
+const ENTRY = /^[\p{L}\p{N}_-]+(\.[\p{L}\p{N}_-]+)+$/u
 
 /** An answer that tells of an error. */
 class Refusal extends Error {
@@ -51,6 +50,14 @@ function text (said, name) {
   return said[name]
 }
 
+function texts (said, name) {
+  const found = said[name] || []
+  if (!Array.isArray(found) || found.some((each) => typeof each !== 'string')) {
+    throw new Refusal(400, `${name} is no list of texts`)
+  }
+  return found
+}
+
 function count (said, name) {
   if (!Number.isSafeInteger(said[name]) || said[name] < 1) {
     throw new Refusal(400, `${name} is no integer above 0`)
@@ -82,4 +89,4 @@ function isDeep (json, most = DEPTH) {
   return false
 }
 
-module.exports = { DEPTH, EXHAUSTED, TIMEOUT, Refusal, readOrder, isObject, text, count, seconds, isDeep }
+module.exports = { DEPTH, EXHAUSTED, TIMEOUT, Refusal, readOrder, isObject, text, texts, count, seconds, isDeep }

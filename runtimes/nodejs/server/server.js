@@ -130,8 +130,12 @@ class Server {
     const call = `${method} ${url}`
     if (call === 'POST /execute') return [200, await this._execute(body)]
     if (call === 'POST /drain') {
+      const acknowledged = body.length > 0 && readObject(body).acknowledged === true
       this._draining = true
-      if (this._function) this._function.executions.close()
+      if (this._function) {
+        this._function.executions.close()
+        if (acknowledged) this._function.executions.acknowledgeAll()
+      }
       return [202, this._identity()]
     }
     if (this._function && url.startsWith(EXECUTIONS)) {
@@ -203,11 +207,7 @@ class Server {
   // Running it.
 
   async _execute (body) {
-    let said
-    try {
-      said = JSON.parse(body.toString())
-    } catch {}
-    if (!order.isObject(said)) throw new Refusal(400, 'the body is no JSON object')
+    const said = readObject(body)
     const identity = [order.text(said, 'worker_id'), order.text(said, 'boot_id')]
     const revision = order.count(said, 'revision')
     if (!this._function || identity[0] !== this._id || identity[1] !== this._bootId ||
@@ -219,6 +219,7 @@ class Server {
     const id = order.text(said, 'execution_id')
     const timeout = order.seconds(said, 'timeout')
     const { executions } = this._function
+    executions.acknowledge(order.texts(said, 'acknowledged'))
     const done = executions.answer(id, (execution) => this._run(execution, given, timeout))
     return done || encode(id, CANCELLED, 0, '')
   }
@@ -286,6 +287,15 @@ async function judge (slot, given, began, timeout, log) {
     return { status, output, trace, reusable: !spent }
   }
   return { status: 'failed', output: `${EXHAUSTED}: its process has said what cannot be.` }
+}
+
+function readObject (body) {
+  let said
+  try {
+    said = JSON.parse(body.toString())
+  } catch {}
+  if (!order.isObject(said)) throw new Refusal(400, 'the body is no JSON object')
+  return said
 }
 
 /** The whole body; a Refusal when it is larger than `most`, or does not say how large it is. */

@@ -39,6 +39,9 @@ async function unpack (zip, folder, most) {
   } catch (error) {
     fs.rmSync(folder, { recursive: true, force: true })
     if (error instanceof Refusal) throw error
+    if (['ENOSPC', 'EDQUOT'].includes(error.code)) {
+      throw new Refusal(507, `there is no room for the package: ${error.message}`)
+    }
     throw new Refusal(400, `the package cannot be unpacked: ${error.message}`)
   }
 }
@@ -52,7 +55,11 @@ function * entries (zip) {
   while (at >= 0 && zip.readUInt32LE(at) !== END) at--
   if (at < 0 || zip.length < 22) throw broken('it has no end')
   const count = zip.readUInt16LE(at + 10)
-  let place = zip.readUInt32LE(at + 16)
+  // A zip may have something before it, as a program that unpacks it: what it says where things are
+  // counts from its own start.
+  const start = at - zip.readUInt32LE(at + 12) - zip.readUInt32LE(at + 16)
+  if (start < 0) throw broken('its list is broken')
+  let place = start + zip.readUInt32LE(at + 16)
   for (let n = 0; n < count; n++) {
     if (place + 46 > zip.length || zip.readUInt32LE(place) !== ENTRY) throw broken('its list is broken')
     const [nameSize, extra, comment] = [28, 30, 32].map((offset) => zip.readUInt16LE(place + offset))
@@ -63,7 +70,7 @@ function * entries (zip) {
       packed: zip.readUInt32LE(place + 20),
       size: zip.readUInt32LE(place + 24),
       mode: zip.readUInt32LE(place + 38) >>> 16,
-      local: zip.readUInt32LE(place + 42),
+      local: start + zip.readUInt32LE(place + 42),
       name: zip.toString('utf8', place + 46, place + 46 + nameSize)
     }
     place += 46 + nameSize + extra + comment

@@ -4,6 +4,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from oslo_config import cfg
@@ -12,10 +13,13 @@ from qinling import exceptions, storage
 from qinling.api import app
 from qinling.api.controllers import packages
 from qinling.db import api as db_api
-from qinling.db import migration
+from qinling.db import functions, migration
 from qinling.storage import base
+from qinling.storage.file_system import FileSystemStore
+from tests.fixtures import zips
 from tests.fixtures.process import wait_until
 from tests.unit import rows
+from tests.unit.api.application import Api
 
 DAY = 86400
 
@@ -97,6 +101,39 @@ def test_a_package_whose_row_may_be_committed_yet_stays(
         raise exceptions.DatabaseUnavailable("gone")
     upload.close()
     assert kept(conf) == {package.digest}
+
+
+@pytest.mark.parametrize("change", [{"entry": "other.main"}, None], ids=["entry", "download"])
+def test_who_meets_a_change_of_the_package_goes_on_with_the_new_one(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    store: base.PackageStore,
+    monkeypatch: pytest.MonkeyPatch,
+    change: dict[str, str] | None,
+) -> None:
+    files = {"main.py": "", "other.py": ""}
+    old, content = zips.package(files), zips.package(files | {"new": ""})
+    first, second = put(conf, store, old), put(conf, store, content)
+    function = rows.insert_function(db, package=first, project_id="default")
+    open_file = FileSystemStore.open
+
+    def open_late(self: FileSystemStore, digest: str) -> BinaryIO:
+        if digest == first:
+            # Somebody else is first, between this one's look at the row and at the store.
+            db.write(functions.update, function, {"package": second})
+            store.remove(first, lambda: False)
+        return open_file(self, digest)
+
+    monkeypatch.setattr(FileSystemStore, "open", open_late)
+    path = f"/v1/functions/{function.id}"
+    if change is None:
+        answer = Api(conf, db).ask("GET", f"{path}?download=true")
+        assert (answer.code, answer.body) == (200, content)
+    else:
+        answer = Api(conf, db).ask("PUT", path, change, CONTENT_TYPE="application/json")
+        assert answer.code == 200, answer.body
+        found = db.read(functions.get, function.id)
+        assert (found.package, found.entry) == (second, change["entry"])
 
 
 def _waiting() -> str:

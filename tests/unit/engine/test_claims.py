@@ -515,3 +515,115 @@ def test_workers_are_looked_after_whose_pool_is_not_whole(
     resync = Resync(conf, world.db, world.pool, offers, offers, None)  # type: ignore[arg-type]
     resync._unsettled()
     assert offers.others == [Key(KIND, world.runtime_id)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [exceptions.FunctionRefused("as it is"), exceptions.PackageLost("0" * 64, "is not there")],
+)
+def test_a_function_that_no_worker_takes_gets_no_more_until_it_changes_or_for_a_while(
+    world: World,
+    conf: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    error: exceptions.QinlingError,
+) -> None:
+    world.pool.free = 9
+    function_id = world.function(wanted=3)
+    world.look()
+    refuse(world, conf, monkeypatch, error)
+    # Those that were claimed beside the one that has refused go, too.
+    assert world.look() is None
+    assert world.having(function_id) == []
+    assert world.db.read(demands.standing, function_id, 0) == (1, str(error))
+    world.db.write(demands.raise_to, function_id, 0, 2)
+    pause = world.look()
+    assert pause is not None
+    assert 20 < pause <= 30
+    assert world.pool.free == 6
+    # The time is over: it is tried again.
+    expire = sa.update(demands.Table).values(refused_until=dt.datetime(2026, 1, 31))
+    world.db.write(lambda connection: connection.execute(expire))
+    assert world.db.read(demands.standing, function_id, 0) == (1, None)
+    assert world.look() is None
+    assert world.pool.free == 4
+    refuse(world, conf, monkeypatch, error)
+    world.look()
+    function = world.db.read(functions.get, function_id)
+    world.db.write(functions.update, function, {"entry": "main.other"})
+    assert world.db.read(demands.standing, function_id, 0) == (2, None)
+    world.db.write(demands.raise_to, function_id, 0, 1)
+    assert world.look() is None
+    assert len(world.having(function_id)) == 1
+
+
+def test_workers_that_have_a_function_serve_on_when_another_one_cannot_have_it(
+    world: World, conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.free = 9
+    function_id = world.function(wanted=1)
+    world.look()
+    [serving] = world.having(function_id)
+    world.db.write(workers.loaded, serving.id, "boot")
+    world.db.write(demands.raise_to, function_id, 0, 2)
+    world.look()
+    refuse(world, conf, monkeypatch, exceptions.PackageLost("0" * 64, "is not there"))
+    world.look()
+    assert [row.id for row in world.having(function_id)] == [serving.id]
+
+
+def test_a_worker_that_is_let_go_is_told_once_that_all_it_answered_is_written_down(
+    world: World, conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.free = 1
+    function_id = world.function(wanted=1)
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    execution = world.execute(function_id, row.id)
+    world.db.write(demands.let_go, function_id, 0)
+    world.loads.clear()
+    drained: list[str] = []
+    monkeypatch.setattr(WorkerClient, "drain", lambda self: drained.append(self.id))
+    world.pool.ending.add(row.id)
+    world.look()
+    assert world.loads == []
+    world.loader(conf).look(SimpleNamespace(id=row.id))
+    assert drained == []
+    world.db.write(executions.end, replace(execution, status=ExecutionStatus.SUCCESS), "")
+    for _ in range(2):
+        world.look()
+    assert world.loads == [row.id]
+    world.loader(conf).look(SimpleNamespace(id=row.id))
+    assert drained == [row.id]
+
+
+def refuse(
+    world: World,
+    conf: cfg.ConfigOpts,
+    monkeypatch: pytest.MonkeyPatch,
+    error: exceptions.QinlingError,
+) -> None:
+    """The worker that was claimed last does not get its function."""
+
+    def fail(*_arguments: object) -> bool:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Loads, "_load", fail)
+        world.loader(conf).look(SimpleNamespace(id=world.loads[-1]))
+
+
+def test_why_a_function_has_no_worker_is_known_until_it_has_one(
+    world: World, conf: cfg.ConfigOpts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pool.free = 9
+    function_id = world.function(wanted=1)
+    world.look()
+    refuse(world, conf, monkeypatch, exceptions.WorkerLost("it did not answer"))
+    assert world.db.read(demands.reason, function_id, 0) == "it did not answer"
+    world.look()
+    world.pool.alive.clear()
+    world.look()
+    assert world.db.read(demands.reason, function_id, 0) == "its last worker is gone"
+    world.db.write(workers.loaded, world.loads[-1], "boot")
+    assert world.db.read(demands.reason, function_id, 0) is None

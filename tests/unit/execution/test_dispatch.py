@@ -96,6 +96,59 @@ def test_an_execution_that_is_deleted_while_it_waits_for_a_worker_is_answered(
     assert "cancelled" in str(answer.result)
 
 
+def test_all_who_wait_for_a_function_that_no_worker_takes_are_told_why_at_once(
+    db: db_api.Database, dispatcher: Dispatcher
+) -> None:
+    function = rows.insert_function(db)
+    db.write(demands.raise_to, function.id, 0, 1)
+    caller = context.RequestContext()
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        told = [
+            pool.submit(dispatcher.start, rows.asked(function), function, caller) for _ in range(3)
+        ]
+        (line,) = wait_until(lambda: list(dispatcher._lines.values()), 10, "their line")
+        wait_until(lambda: len(line._waiting) == 3 and line._looked_at > 0, 10, "they wait")
+        db.write(demands.refuse, function.id, 0, function.revision, "it cannot be")
+        answers = [each.result(10) for each in told]
+    # And who comes later.
+    answers.append(dispatcher.start(rows.asked(function), function, caller))
+    for answer in answers:
+        assert answer.status is ExecutionStatus.ERROR
+        assert "it cannot be" in str(answer.result)
+
+
+def test_what_is_written_down_and_nothing_else_is_acknowledged_with_the_next_execution(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function = rows.insert_function(db)
+    give_worker(conf, db, function)
+    sent: list[dict[str, Any]] = []
+
+    def answer(_self: object, _method: str, _path: str, body: Any, _patience: float) -> Any:
+        sent.append(body)
+        said = {"status": "success", "output": 1, "duration": 0.1, "log": ""}
+        return 200, {"execution_id": body["execution_id"], **said}
+
+    def run() -> None:
+        dispatcher.start(rows.asked(function), function, context.RequestContext())
+
+    monkeypatch.setattr(WorkerClient, "_signed", answer)
+    run()
+    with monkeypatch.context() as away:
+        away.setattr(dispatcher._recorder, "end", lost)
+        with pytest.raises(exceptions.DatabaseUnavailable):
+            run()
+    run()
+    assert [body["acknowledged"] for body in sent] == [[], [sent[0]["execution_id"]], []]
+
+
+def lost(*_arguments: object) -> None:
+    raise exceptions.DatabaseUnavailable("gone")
+
+
 def test_an_asynchronous_execution_is_accepted_though_its_function_has_just_changed(
     db: db_api.Database, dispatcher: Dispatcher
 ) -> None:

@@ -291,6 +291,20 @@ def test_packages_beside_the_module_are_found(start: Make, make: Make) -> None:
     assert worker.run()["output"] == "from a package, from a file"
 
 
+@pytest.mark.parametrize("entry", ["my-mod.main", "1.main", "été.1x"])
+def test_every_entry_that_the_api_takes_is_taken_and_a_zip_with_something_before_it(
+    make: Make, entry: str
+) -> None:
+    program = [find_executable("node"), str(SERVER / "main.js")]
+    worker = make(program=program, PATH=os.defpath)
+    module, name = entry.split(".")
+    files = {f"{module}.js": f"exports[{name!r}] = () => 'here'", "other.txt": "x" * 1000}
+    content = b"#!/bin/sh\nexit 1\n" + pack(files)
+    status, answer = worker.give(worker.order(entry, **BOUNDS), content)
+    assert (status, answer.get("error")) == (200, None)
+    assert worker.run()["output"] == "here"
+
+
 def test_a_server_that_is_killed_leaves_no_slot(start: Make) -> None:
     worker = start()
     settle(worker)

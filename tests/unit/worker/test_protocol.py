@@ -245,6 +245,8 @@ def test_a_worker_without_a_function_runs_nothing(worker: Worker) -> None:
         {"timeout": 0},
         {"timeout": "5"},
         {"revision": "1"},
+        {"acknowledged": "x"},
+        {"acknowledged": [7]},
     ],
 )
 def test_a_request_that_makes_no_sense_is_told_so(worker: Worker, change: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from qinling.api import query
 from qinling.api.controllers import packages, routing
 from qinling.api.controllers.routing import ATTEMPTS, caller_of
 from qinling.api.types import function_versions as types
-from qinling.api.types.base import Uuid, expose
+from qinling.api.types.base import Number, Uuid, expose
 from qinling.db import api as db_api
 from qinling.db import function_versions, functions
 from qinling.policies import function_versions as policies
@@ -62,7 +62,7 @@ class FunctionVersionsController(routing.Resource):
             if version is not None:
                 return types.FunctionVersion.from_row(version)
             function = self._db.read(functions.get, function_id)
-        raise exceptions.Conflict(f"Function {function_id} is being changed by others; try again.")
+        raise exceptions.FunctionChanged(function_id)
 
     @routing.takes_query
     @expose(types.FunctionVersions, Uuid())
@@ -78,7 +78,7 @@ class FunctionVersionsController(routing.Resource):
         return asked.answer(answer, page)
 
     @routing.takes_query
-    @expose(types.FunctionVersion, Uuid(), types.Position())
+    @expose(types.FunctionVersion, Uuid(), Number())
     def show(self, function_id: str, number: int) -> types.FunctionVersion | pecan.Response:
         caller = caller_of(pecan.request)
         download = query.flag(pecan.request, "download")
@@ -89,9 +89,13 @@ class FunctionVersionsController(routing.Resource):
         if not download:
             return types.FunctionVersion.from_row(version)
         caller.can(policies.DOWNLOAD, target)
-        return self._packages.download(version.package, f"{function_id}_{number}")
+        return self._packages.download(
+            version.package,
+            f"{function_id}_{number}",
+            lambda: self._db.read(function_versions.get, function_id, number).package,
+        )
 
-    @expose(None, Uuid(), types.Position(), status_code=204)
+    @expose(None, Uuid(), Number(), status_code=204)
     def delete(self, function_id: str, number: int) -> None:
         caller = caller_of(pecan.request)
         self._own(caller, function_id, policies.DELETE)

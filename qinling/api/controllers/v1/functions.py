@@ -125,7 +125,11 @@ class FunctionsController(routing.Resource):
         caller.can(policies.DOWNLOAD, _target(function))
         if function.package is None:
             raise exceptions.NoPackage(function.id)
-        return self._packages.download(function.package, function.id)
+        return self._packages.download(
+            function.package,
+            function.id,
+            lambda: self._db.read(functions.get, function_id).package,
+        )
 
     @expose(types.Function, Uuid(), body=types.FunctionUpdate)
     def update(self, function_id: str, body: types.FunctionUpdate) -> types.Function:
@@ -162,7 +166,7 @@ class FunctionsController(routing.Resource):
                 self._packages.forget(*deleted)
                 return
             function = self._db.read(functions.get, function_id)
-        raise _too_busy(function_id)
+        raise exceptions.FunctionChanged(function_id)
 
     def _change(
         self, function: functions.Function, values: dict[str, Any]
@@ -172,13 +176,19 @@ class FunctionsController(routing.Resource):
             changes = {
                 name: value for name, value in values.items() if value != getattr(function, name)
             }
-            if "entry" in changes and "package" not in changes:
-                assert function.package is not None
-                self._packages.check_entry(function.package, changes["entry"])
-            if not changes or self._db.write(functions.update, function, changes):
-                return function, changes
+            try:
+                if "entry" in changes and "package" not in changes:
+                    assert function.package is not None
+                    self._packages.check_entry(function.package, changes["entry"])
+            except exceptions.PackageLost:
+                # Who changes a function removes the package that it had before.
+                if self._db.read(functions.get, function.id).package == function.package:
+                    raise
+            else:
+                if not changes or self._db.write(functions.update, function, changes):
+                    return function, changes
             function = self._db.read(functions.get, function.id)
-        raise _too_busy(function.id)
+        raise exceptions.FunctionChanged(function.id)
 
     def _visible(self, caller: context.RequestContext, function_id: str) -> functions.Function:
         """The function, if it exists for this caller."""
@@ -268,7 +278,3 @@ def _check_change(
             if code.md5sum != stored
             else f"code: the md5sum is the one that function {function.id} has already."
         )
-
-
-def _too_busy(function_id: str) -> exceptions.Conflict:
-    return exceptions.Conflict(f"Function {function_id} is being changed by others; try again.")

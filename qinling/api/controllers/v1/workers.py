@@ -11,8 +11,7 @@ from qinling.api import query
 from qinling.api.controllers import routing
 from qinling.api.controllers.routing import caller_of
 from qinling.api.types import workers as types
-from qinling.api.types.base import Uuid, expose
-from qinling.api.types.function_versions import Position
+from qinling.api.types.base import Number, Uuid, expose
 from qinling.db import api as db_api
 from qinling.db import demands, function_versions, functions, workers
 from qinling.policies import workers as policies
@@ -78,15 +77,15 @@ class WorkersController(routing.Resource):
     def detach(self, function_id: str) -> None:
         self._detach(function_id, 0)
 
-    @expose(None, Uuid(), Position(), body=types.Scale, status_code=202)
+    @expose(None, Uuid(), Number(), body=types.Scale, status_code=202)
     def scale_up_version(self, function_id: str, number: int, body: types.Scale) -> None:
         self._scale(policies.SCALE_UP, function_id, number, body.count)
 
-    @expose(None, Uuid(), Position(), body=types.Scale, status_code=202)
+    @expose(None, Uuid(), Number(), body=types.Scale, status_code=202)
     def scale_down_version(self, function_id: str, number: int, body: types.Scale) -> None:
         self._scale(policies.SCALE_DOWN, function_id, number, -body.count)
 
-    @expose(None, Uuid(), Position(), status_code=202)
+    @expose(None, Uuid(), Number(), status_code=202)
     def detach_version(self, function_id: str, number: int) -> None:
         self._detach(function_id, number)
 
