@@ -270,6 +270,17 @@ def test_an_import_that_fails_is_told_in_every_execution(
     wait_until(lambda: len(worker.processes()) == 1, 20, "nobody but the server")
 
 
+def test_a_worker_whose_function_cannot_be_imported_again_is_given_up(start: Make) -> None:
+    worker = start(
+        "exports.main = () => {\n"
+        "  require('fs').rmSync(process.cwd(), { recursive: true })\n"
+        "  process.exit(1)\n}"
+    )
+    settle(worker)
+    assert worker.run()["status"] == "failed"
+    assert worker.process.wait(20) == 1
+
+
 def test_packages_beside_the_module_are_found(start: Make, make: Make) -> None:
     program = [find_executable("node"), str(SERVER / "main.js")]
     worker = make(program=program, PATH=os.defpath)
