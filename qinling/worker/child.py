@@ -195,10 +195,14 @@ class Child:
         if self._pidfd >= 0 and not self.has_ended():
             processes.kill_tree(self.pid)
 
+    def send(self, number: signal.Signals) -> None:
+        """A signal to it alone; nothing happens when it is gone, or not there yet."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
     def end_alone(self) -> None:
         """End it, and not who is below it; wait for that."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self._wait_for_end()
 
     def _wait_for_end(self) -> None:

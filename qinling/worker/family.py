@@ -10,10 +10,17 @@ itself: in the zygote runs user code, whose word on its children is worth nothin
 
 import contextlib
 import os
+import signal
 import threading
+import time
 
 from qinling.worker import processes
 from qinling.worker.child import Child
+
+#: Seconds that killed processes may take to be gone, and between two looks whether they are; who
+#: takes longer is seen again.
+_VANISH = 5.0
+_PAUSE = 0.001
 
 
 class Family:
@@ -102,20 +109,32 @@ class Family:
             known = self._known
             if known is None or not self._has_strays():
                 return
-            own, clean = self._lists
-            if self.zygote is not None and not (
-                processes.is_within(known, clean) and self.zygote.has_only(known)
-            ):
-                # Its children are the supervisor's then.
-                self.zygote.end_alone()
-            processes.kill_below(self._clean, known)
-            self._past |= set(processes.children(self._clean)) - known
-            while not processes.is_within(known, own):
-                processes.kill_below(os.getpid(), known)
-                for pid in set(processes.children(os.getpid())) - known:
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(pid, 0)
+            # Or one that starts them as quickly as it can would have others by then.
+            for child in self._members:
+                child.send(signal.SIGSTOP)
+            try:
+                self._end_but(known)
+            finally:
+                for child in self._members:
+                    child.send(signal.SIGCONT)
             self._learn()
+
+    def _end_but(self, known: set[int]) -> None:
+        own, clean = self._lists
+        if self.zygote is not None and not (
+            processes.is_within(known, clean) and self.zygote.has_only(known)
+        ):
+            # Its children are the supervisor's then.
+            self.zygote.end_alone()
+        processes.kill_below(self._clean, known)
+        self._past |= set(processes.children(self._clean)) - known
+        until = time.monotonic() + _VANISH
+        while not processes.is_within(known, own) and time.monotonic() < until:
+            processes.kill_below(os.getpid(), known)
+            for pid in set(processes.children(os.getpid())) - known:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(_PAUSE)
 
     def _learn(self) -> None:
         for pid in list(self._past):

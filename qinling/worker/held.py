@@ -20,7 +20,7 @@ def _file_systems() -> tuple[frozenset[int], frozenset[int]]:
     descriptor = os.memfd_create("")
     whole = {os.fstat(descriptor).st_dev}
     os.close(descriptor)
-    others = set()
+    others: set[int] = set()
     with open("/proc/self/mountinfo") as file:
         for line in file:
             # Described in proc_pid_mountinfo(5): the device, where it is mounted, and behind a

@@ -212,6 +212,10 @@ def bomb():
         except OSError:
             pass
 
+def sibling_bomb():
+    while True:
+        siblings()
+
 def honest_bomb():
     children = []
     while True:
@@ -469,7 +473,7 @@ def test_an_idle_slot_that_is_killed_is_noticed_before_it_is_used(worker: Worker
     reason="only root gives each worker a user of its own; without, the kernel counts the "
     "processes of this user, and the bomb would be ours",
 )
-@pytest.mark.parametrize("what", ["bomb", "honest_bomb"])
+@pytest.mark.parametrize("what", ["bomb", "sibling_bomb", "honest_bomb"])
 def test_a_fork_bomb_is_ended_and_another_worker_does_not_notice(
     make: Callable[..., Worker], tmp_path: Path, what: str
 ) -> None:
