@@ -64,6 +64,7 @@ class Child:
         self._mute = False
         self._pidfd = -1
         self._children = -1
+        self._threads = -1
         self.pid = 0
 
     @property
@@ -85,6 +86,7 @@ class Child:
             self.pid = channel.greeting(self._end)
             self._pidfd = os.pidfd_open(self.pid)
             self._children = processes.open_children(self.pid)
+            self._threads = processes.open_threads(self.pid)
         except TimeoutError:
             raise Late("it does not come") from None
         except (channel.Broken, OSError) as error:
@@ -175,16 +177,15 @@ class Child:
 
     def is_sound(self) -> bool:
         """Whether nothing runs that its execution has started; it may not be quiet all the same."""
-        try:
-            started = processes.threads(self.pid) != 1 or os.pread(self._children, 1, 0)
-        except OSError:
-            # It has ended meanwhile.
-            return False
-        return not started and not self._mute
+        return self.threads() == 1 and not self.children() and not self._mute
 
-    def has_only(self, known: set[int]) -> bool:
-        """Whether it has no children but these, and no second thread, which could have others."""
-        return processes.is_within(known, self._children) and processes.threads(self.pid) <= 1
+    def threads(self) -> int:
+        """How many it has; none when it has ended."""
+        return processes.count_threads(self._threads)
+
+    def children(self) -> bytes:
+        """The pids of those of its first thread, with blanks between them."""
+        return processes.read_children(self._children)
 
     def memory(self) -> int:
         """Bytes that it holds, what it shares with others in full."""
@@ -220,13 +221,10 @@ class Child:
         self.kill()
         if self._pidfd >= 0:
             self._wait_for_end()
-            os.close(self._pidfd)
-            self._pidfd = -1
-        if self._children >= 0:
-            os.close(self._children)
-            self._children = -1
         self._end.close()
         self._their_end.close()
         os.close(self._output)
-        if self._their_output >= 0:
-            os.close(self._their_output)
+        for each in (self._pidfd, self._children, self._threads, self._their_output):
+            if each >= 0:
+                os.close(each)
+        self._pidfd = -1

@@ -23,6 +23,23 @@ _VANISH = 5.0
 _PAUSE = 0.001
 
 
+class _Known:
+    """Pids of all who may be a child of the three."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self.pids = pids
+        # Lists of children that had none but these: they are the same ones almost always.
+        self._seen: set[bytes] = set()
+
+    def has_all(self, children: bytes) -> bool:
+        if children in self._seen:
+            return True
+        if self.pids.issuperset(map(int, children.split())):
+            self._seen.add(children)
+            return True
+        return False
+
+
 class Family:
     """:param clean: the pid of the clean zygote."""
 
@@ -33,8 +50,8 @@ class Family:
         self._members: set[Child] = set()
         # Who has ended: a child still, until its parent takes note of that.
         self._past: set[int] = set()
-        # Whoever may be a child; None while one is on its way, whose pid nobody knows yet.
-        self._known: set[int] | None = {clean}
+        # None while one is on its way, whose pid is not known yet.
+        self._known: _Known | None = _Known({clean})
         #: That forks slots: it may have no other children, and no second thread.
         self.zygote: Child | None = None
 
@@ -90,24 +107,26 @@ class Family:
             os.close(each)
 
     def has_strays(self) -> bool:
-        """No, while one is on its way. Cheap, as it is asked after each execution."""
-        with self._lock:
-            return self._has_strays()
+        """No, while one is on its way. Cheap, without a lock, as it is asked after each execution.
 
-    def _has_strays(self) -> bool:
-        known, zygote = self._known, self.zygote
-        if known is None:
-            return False
-        return not (
-            all(processes.is_within(known, each) for each in self._lists)
-            and (zygote is None or zygote.has_only(known))
-        )
+        It may be wrong at a moment at which a zygote is replaced; ``end_strays`` is not.
+        """
+        known = self._known
+        try:
+            return known is not None and self._has_strays(known)
+        except (OSError, ValueError):
+            # That is closed, and something else has its descriptors.
+            return True
+
+    def _has_strays(self, known: _Known) -> bool:
+        own, clean = map(processes.read_children, self._lists)
+        return not (known.has_all(own) and known.has_all(clean) and _is_good(self.zygote, known))
 
     def end_strays(self) -> None:
         """End whoever is not known, and a zygote that may have forked them, but not its slots."""
         with self._lock:
             known = self._known
-            if known is None or not self._has_strays():
+            if known is None or not self._has_strays(known):
                 return
             # Or one that starts them as quickly as it can would have others by then.
             for child in self._members:
@@ -119,19 +138,18 @@ class Family:
                     child.send(signal.SIGCONT)
             self._learn()
 
-    def _end_but(self, known: set[int]) -> None:
+    def _end_but(self, known: _Known) -> None:
         own, clean = self._lists
-        if self.zygote is not None and not (
-            processes.is_within(known, clean) and self.zygote.has_only(known)
-        ):
+        is_clean = known.has_all(processes.read_children(clean))
+        if self.zygote is not None and not (is_clean and _is_good(self.zygote, known)):
             # Its children are the supervisor's then.
             self.zygote.end_alone()
-        processes.kill_below(self._clean, known)
-        self._past |= set(processes.children(self._clean)) - known
+        processes.kill_below(self._clean, known.pids)
+        self._past |= set(processes.children(self._clean)) - known.pids
         until = time.monotonic() + _VANISH
-        while not processes.is_within(known, own) and time.monotonic() < until:
-            processes.kill_below(os.getpid(), known)
-            for pid in set(processes.children(os.getpid())) - known:
+        while not known.has_all(processes.read_children(own)) and time.monotonic() < until:
+            processes.kill_below(os.getpid(), known.pids)
+            for pid in set(processes.children(os.getpid())) - known.pids:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(_PAUSE)
@@ -143,4 +161,8 @@ class Family:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self._past.discard(pid)
         pids = {child.pid for child in self._members}
-        self._known = None if 0 in pids else {self._clean, *pids, *self._past}
+        self._known = None if 0 in pids else _Known({self._clean, *pids, *self._past})
+
+
+def _is_good(zygote: Child | None, known: _Known) -> bool:
+    return zygote is None or (zygote.threads() <= 1 and known.has_all(zygote.children()))

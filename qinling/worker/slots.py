@@ -109,11 +109,11 @@ class Slots:
 
     def give_back(self, slot: Slot, *, reusable: bool) -> None:
         """After an execution; what it has left running is ended."""
-        sound = reusable and slot.child.is_sound()
+        sound = reusable and slot.child.is_sound() and not self._family.has_strays()
         if not sound:
             slot.child.kill()
         with self._lock:
-            if sound and not self._family.has_strays():
+            if sound:
                 self._ready.append(slot)
                 self._available.notify()
             else:
@@ -217,7 +217,7 @@ class Slots:
         if self._shared:
             zygote = self._new_zygote(imports=True)
             alone = self._import(zygote, IMPORT)
-            self._shared = alone and zygote.has_only(set()) and not self._family.has_strays()
+            self._shared = alone and zygote.is_sound() and not self._family.has_strays()
             if not self._shared:
                 self._family.part(zygote)
                 self._family.end_strays()
