@@ -76,6 +76,8 @@ class Slots {
     const children = [...[...this._all].map((slot) => slot.child), this._spare].filter(Boolean)
     for (const child of children) child.kill()
     await Promise.all(children.map((child) => child.gone))
+    // Nobody else is started from here, but beside a slot (CLONE_PARENT).
+    processes.children(process.pid).forEach(processes.killTree)
     this._endStrays()
   }
 
@@ -130,7 +132,7 @@ class Slots {
       try {
         await appear(child)
         await this._import(child)
-        slot.memory = child.resident() + this._order.memory_size
+        slot.memory = child.memory() + this._order.memory_size
         await child.limitData(this._order.memory_size)
         return slot
       } catch (error) {
@@ -155,7 +157,7 @@ class Slots {
       const answer = await child.ask(
         { folder: this._folder, entry: order.entry, most: order.max_result_size },
         performance.now() + order.import_timeout * 1000,
-        child.resident() + order.import_memory, log)
+        child.memory() + order.import_memory, log)
       if (Array.isArray(answer) && answer[0] === null) {
         this._imported = true
         return

@@ -35,6 +35,13 @@ const what = {
   stop: () => process.kill(process.pid, 'SIGSTOP'),
   objects: () => { for (;;) kept.push(new Array(1000).fill(0).map(String)) },
   buffers: () => { for (;;) kept.push(Buffer.alloc(1 << 20, 1)) },
+  memory_in_a_file: () => {
+    const path = `/dev/shm/qinling-test-${process.pid}`
+    const file = fs.openSync(path, 'w')
+    fs.unlinkSync(path)
+    for (let n = 0; n < 256; n++) fs.writeSync(file, Buffer.alloc(1 << 20, 1))
+    for (;;);
+  },
   one_large: () => Buffer.alloc(1 << 30, 1).length,
   files: () => { for (;;) kept.push(fs.openSync('/dev/null')) },
   exit: () => process.exit(0),
@@ -125,6 +132,7 @@ def settle(worker: Worker) -> None:
         ("stop", "Function execution timeout"),
         ("objects", EXHAUSTED),
         ("buffers", EXHAUSTED),
+        ("memory_in_a_file", EXHAUSTED),
         ("one_large", EXHAUSTED),
         ("files", "Too many open files"),
         ("exit", EXHAUSTED),
