@@ -5,14 +5,17 @@ and watched while they are at it: until when, with how much memory, and how many
 processes. None of their own is trusted with that.
 """
 
+import contextlib
 import math
 import os
 import select
+import signal
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
-from qinling.worker import channel, processes
+from qinling.worker import channel, held, processes
 from qinling.worker.log import Log
 
 #: Seconds between two looks at what a busy child holds.
@@ -20,8 +23,7 @@ _LOOK = 0.05
 #: Processes, and threads of all of them, that one child may have, itself included.
 _PROCESSES = 64
 _THREADS = 512
-#: Seconds that a new process may take to be there, and a killed one to be gone.
-_APPEAR = 10.0
+#: Seconds that a killed process may take to be gone.
 _VANISH = 5.0
 _CHUNK = 65536
 #: Bytes that are read of a log once its execution has ended: as much as a pipe can hold.
@@ -44,9 +46,12 @@ class Child:
     """One such process. The caller has forked it with the other ends of what this one made.
 
     :param most: bytes of an answer.
+    :param look: called as often as it is looked at while it is busy.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, look: Callable[[], None]) -> None:
+        self._look_beside = look
+        self._held = held.Held()
         self._end, self._their_end = socket.socketpair()
         self._end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._output, self._their_output = os.pipe()
@@ -59,6 +64,7 @@ class Child:
         self._mute = False
         self._pidfd = -1
         self._children = -1
+        self._threads = -1
         self.pid = 0
 
     @property
@@ -66,19 +72,23 @@ class Child:
         """The descriptors that the process must be given."""
         return [self._their_end.fileno(), self._their_output]
 
-    def meet(self) -> None:
+    def meet(self, patience: float) -> None:
         """Wait until the process is there.
 
-        :raises Gone: it is not.
+        :param patience: seconds.
+        :raises Late, Gone: it is not.
         """
         self._their_end.close()
         os.close(self._their_output)
         self._their_output = -1
-        self._end.settimeout(_APPEAR)
+        self._end.settimeout(patience)
         try:
             self.pid = channel.greeting(self._end)
             self._pidfd = os.pidfd_open(self.pid)
-            self._children = os.open(f"/proc/{self.pid}/task/{self.pid}/children", os.O_RDONLY)
+            self._children = processes.open_children(self.pid)
+            self._threads = processes.open_threads(self.pid)
+        except TimeoutError:
+            raise Late("it does not come") from None
         except (channel.Broken, OSError) as error:
             raise Gone(f"a process could not be started: {error}") from None
         self._end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
@@ -141,10 +151,11 @@ class Child:
         return left
 
     def _look(self, memory: int) -> None:
+        self._look_beside()
         pids = processes.tree(self.pid, _PROCESSES + 1)
         if len(pids) > _PROCESSES or sum(map(processes.threads, pids)) > _THREADS:
             raise Exhausted("too many processes")
-        if processes.memory(pids, memory) > memory:
+        if processes.memory(pids, self._held.look(pids), memory) > memory:
             raise Exhausted("too much memory")
 
     def _read_output(self, log: Log, most: int) -> None:
@@ -166,20 +177,39 @@ class Child:
 
     def is_sound(self) -> bool:
         """Whether nothing runs that its execution has started; it may not be quiet all the same."""
-        try:
-            started = processes.threads(self.pid) != 1 or os.pread(self._children, 1, 0)
-        except OSError:
-            # It has ended meanwhile.
-            return False
-        return not started and not self._mute
+        return self.threads() == 1 and not self.children() and not self._mute
 
-    def resident(self) -> int:
-        return processes.resident(self.pid)
+    def threads(self) -> int:
+        """How many it has; none when it has ended."""
+        return processes.count_threads(self._threads)
+
+    def children(self) -> bytes:
+        """The pids of those of its first thread, with blanks between them."""
+        return processes.read_children(self._children)
+
+    def memory(self) -> int:
+        """Bytes that it holds, what it shares with others in full."""
+        return processes.resident(self.pid) + held.size([self.pid])
 
     def kill(self) -> None:
         """End it and all below it, whatever they do, from any thread."""
         if self._pidfd >= 0 and not self.has_ended():
             processes.kill_tree(self.pid)
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal to it alone; nothing happens when it is gone, or not there yet."""
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def end_alone(self) -> None:
+        """End it, and not who is below it; wait for that."""
+        self.send(signal.SIGKILL)
+        self._wait_for_end()
+
+    def _wait_for_end(self) -> None:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        poll.poll(_VANISH * 1000)
 
     def has_ended(self) -> bool:
         poll = select.poll()
@@ -190,16 +220,11 @@ class Child:
         """Kill it and wait for its end; what it held is free then."""
         self.kill()
         if self._pidfd >= 0:
-            poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
-            poll.poll(_VANISH * 1000)
-            os.close(self._pidfd)
-            self._pidfd = -1
-        if self._children >= 0:
-            os.close(self._children)
-            self._children = -1
+            self._wait_for_end()
         self._end.close()
         self._their_end.close()
         os.close(self._output)
-        if self._their_output >= 0:
-            os.close(self._their_output)
+        for each in (self._pidfd, self._children, self._threads, self._their_output):
+            if each >= 0:
+                os.close(each)
+        self._pidfd = -1

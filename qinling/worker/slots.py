@@ -6,15 +6,14 @@ ended, with all that its execution has left, and replaced.
 """
 
 import contextlib
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 
-from qinling.worker import processes
 from qinling.worker.channel import FRAME
 from qinling.worker.child import Child, Exhausted, Gone, Late
+from qinling.worker.family import Family
 from qinling.worker.function import EXHAUSTED, Function
 from qinling.worker.log import Log
 from qinling.worker.zygote import FORK_SLOT, IMPORT, CleanZygote
@@ -22,6 +21,10 @@ from qinling.worker.zygote import FORK_SLOT, IMPORT, CleanZygote
 #: Seconds until it is given up to start a slot, and between two attempts.
 _PATIENCE = 5.0
 _PAUSE = 0.02
+#: Seconds that a zygote may take to be there, and a slot; a zygote that takes longer to fork one
+#: has been stopped by what runs in it, or by a slot.
+_ZYGOTE = 10.0
+_SLOT = 3.0
 #: Seconds that the first slot has the processor for itself, unless another one is asked for: the
 #: function's first execution is on its way to it.
 _HEAD_START = 0.05
@@ -44,17 +47,19 @@ class Slot:
 
 
 class Slots:
-    """:param lost: called when no process can be forked any more; the worker is of no use then."""
+    """:param lost: called when no slot can be had any more; the worker is of no use then."""
 
     def __init__(self, clean: CleanZygote, function: Function, lost: Callable[[], None]) -> None:
         self._clean = clean
         self._function = function
         self._lost = lost
-        self._zygote: Child | None = None
+        self._family = Family(clean.pid)
         # A zygote that is being forked.
         self._coming: Child | None = None
         #: Whether slots are forked with the function in them.
         self._shared = True
+        #: Whether an import has succeeded.
+        self._imported = False
         self._lock = threading.Lock()
         # Two: giving a slot back is no reason to wake the thread.
         self._available = threading.Condition(self._lock)
@@ -64,7 +69,6 @@ class Slots:
         self._ending: list[Slot] = []
         self._fault: Unimportable | None = None
         self._closed = False
-        self._own = os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY)
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def prepare(self) -> None:
@@ -79,7 +83,7 @@ class Slots:
         :raises Unimportable: that fails, and always will.
         """
         try:
-            self._zygote = self._fork_zygote()
+            self._fork_zygote()
         except OSError as error:
             raise _no_process(error) from None
         self._thread.start()
@@ -105,11 +109,11 @@ class Slots:
 
     def give_back(self, slot: Slot, *, reusable: bool) -> None:
         """After an execution; what it has left running is ended."""
-        sound = reusable and slot.child.is_sound()
+        sound = reusable and slot.child.is_sound() and not self._family.has_strays()
         if not sound:
             slot.child.kill()
         with self._lock:
-            if sound and not self._has_strays():
+            if sound:
                 self._ready.append(slot)
                 self._available.notify()
             else:
@@ -126,19 +130,12 @@ class Slots:
             self._wanted.notify()
         if self._thread.ident is not None:
             self._thread.join()
-        for slot in self._all:
-            slot.child.close()
         if self._coming is not None:
             # Nobody can be ended who has not come yet.
-            with contextlib.suppress(Gone):
-                self._coming.meet()
-            self._coming.close()
+            with contextlib.suppress(Late, Gone):
+                self._family.meet(self._coming, _ZYGOTE)
             self._coming = None
-        if self._zygote is not None:
-            self._zygote.close()
-        os.close(self._own)
-        self._all.clear()
-        self._end_strays()
+        self._family.close()
 
     # What the thread does, alone.
 
@@ -146,7 +143,7 @@ class Slots:
         is_first = True
         while self._wait_for_work():
             self._end_slots()
-            self._end_strays()
+            self._family.end_strays()
             slot, fault = None, None
             try:
                 slot = self._fork_slot()
@@ -163,6 +160,8 @@ class Slots:
                 if is_first:
                     self._wanted.wait(_HEAD_START)
             is_first = False
+            # Who came while it was on its way, and was not known, was let be.
+            self._family.end_strays()
 
     def _wait_for_work(self) -> bool:
         most = self._function.concurrency
@@ -179,53 +178,61 @@ class Slots:
             ending, self._ending = self._ending, []
             self._all.difference_update(ending)
         for slot in ending:
-            slot.child.close()
+            self._family.part(slot.child)
 
     def _fork_slot(self) -> Slot:
         """:raises Unimportable: it imports for itself, and that fails."""
         until = time.monotonic() + _PATIENCE
         while True:
             zygote = self._living_zygote()
-            child = Child(self._function.max_result_size + FRAME)
+            child = self._family.expect(self._function.max_result_size + FRAME)
             try:
                 zygote.command(FORK_SLOT, child.theirs)
-                child.meet()
+                self._family.meet(child, _SLOT)
                 break
+            except Late as error:
+                self._family.part(zygote)
+                trouble: Exception = error
             except (OSError, Gone) as error:
                 # The zygote was killed meanwhile; or there are too many processes for another.
-                child.close()
-                if time.monotonic() > until:
-                    raise _no_process(error) from None
-                time.sleep(_PAUSE)
+                trouble = error
+            self._family.part(child)
+            if time.monotonic() > until:
+                raise _no_process(trouble)
+            time.sleep(_PAUSE)
         self._import(child)
-        return Slot(child, child.resident() + self._function.memory_size)
+        return Slot(child, child.memory() + self._function.memory_size)
 
     def _living_zygote(self) -> Child:
-        if self._zygote is not None and self._zygote.has_ended():
-            self._zygote.close()
-            self._zygote = None
-        if self._zygote is None:
-            self._zygote = self._fork_zygote()
-        return self._zygote
+        zygote = self._family.zygote
+        if zygote is None:
+            return self._fork_zygote()
+        if zygote.has_ended():
+            self._family.part(zygote)
+            return self._fork_zygote()
+        return zygote
 
     def _fork_zygote(self) -> Child:
         """A zygote that has imported the function or, where that cannot be shared, a clean one."""
         if self._shared:
             zygote = self._new_zygote(imports=True)
-            self._shared = self._import(zygote, IMPORT)
-            if self._shared:
-                return zygote
-            zygote.close()
-            self._end_strays()
-        return self._new_zygote(imports=False)
+            alone = self._import(zygote, IMPORT)
+            self._shared = alone and zygote.is_sound() and not self._family.has_strays()
+            if not self._shared:
+                self._family.part(zygote)
+                self._family.end_strays()
+        if not self._shared:
+            zygote = self._new_zygote(imports=False)
+        self._family.follow(zygote)
+        return zygote
 
     def _order_zygote(self, *, imports: bool) -> Child:
         """:raises OSError: nobody is there to fork it."""
-        child = Child(FRAME)
+        child = self._family.expect(FRAME)
         try:
             self._clean.fork(self._function, imports, child.theirs)
         except OSError:
-            child.close()
+            self._family.part(child)
             raise
         return child
 
@@ -234,12 +241,11 @@ class Slots:
         try:
             if child is None:
                 child = self._order_zygote(imports=imports)
-            child.meet()
-        except (OSError, Gone):
+            self._family.meet(child, _ZYGOTE)
+        except (OSError, Late, Gone):
             if child is not None:
-                child.close()
-            print("The clean zygote is gone: this worker ends.", file=sys.stderr, flush=True)
-            self._lost()
+                self._family.part(child)
+            self._give_up("The clean zygote is gone")
             raise Unimportable(EXHAUSTED, "The worker has lost its processes.\n") from None
         return child
 
@@ -250,11 +256,12 @@ class Slots:
         :raises Unimportable: it failed; the child has been ended.
         """
         function, log = self._function, Log(self._function.max_log_size)
-        most = child.resident() + function.import_memory
+        most = child.memory() + function.import_memory
         trace: str | None = None
         try:
             match child.ask(message, time.monotonic() + function.import_timeout, most, log):
                 case [None, _, bool(alone)]:
+                    self._imported = True
                     return alone
                 case [str(text), str(said), _]:
                     trace = said
@@ -266,27 +273,16 @@ class Slots:
             text = f"The import was stopped: {error}"
         except Gone as error:
             text = f"The import failed: {error}"
-        child.close()
+        self._family.part(child)
+        self._family.end_strays()
+        if self._imported:
+            # What it was imported from is not what it was, and this worker has no other.
+            self._give_up("The function cannot be imported any more")
         raise Unimportable(text, log.text(text + "\n" if trace is None else trace))
 
-    # Processes that have left their slot, by what only a function can have meant.
-
-    def _has_strays(self) -> bool:
-        found = os.pread(self._own, 4096, 0).split()
-        return len(found) > 1 and not self._known().issuperset(map(int, found))
-
-    def _known(self) -> set[int]:
-        """Slots are children of this process once their zygote was killed."""
-        return {self._clean.pid, *(slot.child.pid for slot in self._all)}
-
-    def _end_strays(self) -> None:
-        with self._lock:
-            known = self._known()
-        for pid in processes.children(os.getpid()):
-            if pid not in known:
-                processes.kill_tree(pid)
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+    def _give_up(self, why: str) -> None:
+        print(f"{why}: this worker ends.", file=sys.stderr, flush=True)
+        self._lost()
 
 
 def _no_process(error: Exception) -> Unimportable:

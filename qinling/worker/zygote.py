@@ -87,7 +87,7 @@ def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> No
             message, ends, _, _ = socket.recv_fds(control, _COMMAND, 2)
         except ConnectionError:
             message = b""
-        if not message:
+        if not message or (command := json.loads(message)) == _END:
             # Killed, as it seems: nobody else is there to end what it has left.
             processes.kill_below(os.getpid())
             return
@@ -95,9 +95,6 @@ def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> No
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-        command = json.loads(message)
-        if command == _END:
-            return
         # Without a process to be had, the ends are closed and the supervisor knows.
         with contextlib.suppress(BlockingIOError):
             if os.fork() == 0:

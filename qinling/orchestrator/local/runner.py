@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 sys.path.insert(0, str(pathlib.Path(__file__).parents[3]))
 from qinling import impersonation
 from qinling.worker import processes
+from qinling.worker.held import Held
 
 del sys.path[0]
 
@@ -140,6 +141,7 @@ def _follow(
         poll.register(descriptor, select.POLLIN)
     deadline = time.monotonic() + spec["lifetime"]
     end: dict[str, Any] = {}
+    files = Held()
     while not end:
         ready = {descriptor for descriptor, _ in poll.poll(_LOOK * 1000)}
         if output in ready and not _read(output, log):
@@ -152,7 +154,7 @@ def _follow(
             end = {"code": None, "reason": "the engine that ran it has ended"}
         elif time.monotonic() > deadline:
             end = {"code": None, "reason": "nobody has ended it in time"}
-        elif _exceeds(spec):
+        elif _exceeds(spec, files):
             end = {"code": 128 + signal.SIGKILL, "exhausted": True}
     processes.kill_below(os.getpid())
     code = child.wait()
@@ -173,11 +175,13 @@ def _read(output: int, log: _Log) -> bool:
     return bool(piece)
 
 
-def _exceeds(spec: dict[str, Any]) -> bool:
+def _exceeds(spec: dict[str, Any], files: Held) -> bool:
     """Whether it has more processes or memory than it may."""
     most: int = spec["memory"]
     below = processes.tree(os.getpid(), spec["processes"] + 2)[1:]
-    return len(below) > spec["processes"] or processes.memory(below, most) > most
+    return len(below) > spec["processes"] or (
+        processes.memory(below, files.look(below), most) > most
+    )
 
 
 def _write(path: pathlib.Path, content: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ const fs = require('node:fs')
 const path = require('node:path')
 
 const { gather, pack } = require('./channel')
+const held = require('./held')
 const { DEPTH, isDeep } = require('./order')
 const processes = require('./processes')
 
@@ -51,6 +52,7 @@ class Child {
       detached: true,
       stdio: ['ignore', 'pipe', 'ignore', 'pipe']
     })
+    this._held = new held.Held()
     this._log = null
     this._wait = null
     this.ended = false
@@ -118,8 +120,8 @@ class Child {
     })
   }
 
-  resident () {
-    return processes.resident(this.pid)
+  memory () {
+    return processes.resident(this.pid) + held.size([this.pid])
   }
 
   /** Whether nothing runs below it. */
@@ -168,7 +170,7 @@ class Child {
     const threads = pids.reduce((total, pid) => total + processes.threads(pid), 0)
     if (pids.length > PROCESSES || threads > THREADS) {
       this._settle(new Trouble('exhausted', 'too many processes'))
-    } else if (processes.memory(pids, memory) > memory) {
+    } else if (processes.memory(pids, this._held.look(pids), memory) > memory) {
       this._settle(new Trouble('exhausted', 'too much memory'))
     }
   }

@@ -19,7 +19,7 @@ function main () {
   }
   // Nobody can be there before, as nobody knows the name.
   const folder = path.join(os.tmpdir(), `qinling-${randomBytes(16).toString('hex')}`)
-  const slots = new Slots(folder)
+  const slots = new Slots(folder, () => server.fail())
   const keyDigest = process.env.QINLING_WORKER_KEY_DIGEST
   const server = new Server(id, randomUUID(), slots, folder, keyDigest)
   process.on('SIGTERM', () => server.drain())

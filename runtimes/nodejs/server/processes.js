@@ -64,17 +64,26 @@ function resident (pid) {
   return Number(read(`/proc/${pid}/statm`).split(' ')[1] || 0) * PAGE
 }
 
-/** The same, what is shared divided by the number of those who do. */
+/** The same, what is shared divided by the number of those who do; and how much of it is files'. */
 function proportional (pid) {
-  const found = /^Pss: +(\d+) kB/m.exec(read(`/proc/${pid}/smaps_rollup`))
-  return found ? Number(found[1]) * 1024 : resident(pid)
+  const found = read(`/proc/${pid}/smaps_rollup`)
+  const of = (name) => Number((new RegExp(`^${name}: +(\\d+) kB`, 'm').exec(found) || [0, 0])[1]) * 1024
+  return [of('Pss') || resident(pid), of('Pss_Shmem')]
 }
 
-/** Bytes that processes hold together; exact only as to whether that is more than `enough`. */
-function memory (pids, enough) {
-  const sum = (of) => pids.reduce((total, pid) => total + of(pid), 0)
-  const most = sum(resident)
-  return most > enough ? sum(proportional) : most
+/**
+ * Bytes that processes hold together; exact only as to whether that is more than `enough`.
+ * @param {number} held bytes of files in memory, which may be mapped as well
+ */
+function memory (pids, held, enough) {
+  const most = pids.reduce((total, pid) => total + resident(pid), held)
+  if (most <= enough) return most
+  let [total, mapped] = [0, 0]
+  for (const [size, ofFiles] of pids.map(proportional)) {
+    total += size
+    mapped += ofFiles
+  }
+  return total + Math.max(held - mapped, 0)
 }
 
 function threads (pid) {

@@ -42,6 +42,7 @@ class Server {
     this._specializing = Promise.resolve()
     this._draining = false
     this._ending = false
+    this._code = 0
     this._http = http.createServer({ keepAliveTimeout: IDLE }, (request, response) => {
       this._serve(request, response).catch((error) => {
         // The sender has gone, or it is a fault of ours.
@@ -59,6 +60,12 @@ class Server {
     this._http.listen(where)
   }
 
+  /** End as soon as what is in flight has ended, and not well. */
+  fail () {
+    this._code = 1
+    this.drain()
+  }
+
   /** Take no more work, and end when what is in flight has ended. Again is no matter. */
   async drain () {
     this._draining = true
@@ -74,7 +81,7 @@ class Server {
     this._http.close()
     this._http.closeIdleConnections()
     // What is being answered gets out.
-    setImmediate(() => process.exit(0))
+    setImmediate(() => process.exit(this._code))
   }
 
   _identity () {

@@ -25,8 +25,11 @@ class Unimportable extends Error {
 }
 
 class Slots {
-  constructor (folder) {
+  /** @param {function} lost called when no slot can be had any more; the worker is of no use then */
+  constructor (folder, lost) {
     this._folder = folder
+    this._lost = lost
+    this._imported = false
     this._order = null
     this._all = new Set()
     this._ready = []
@@ -73,6 +76,8 @@ class Slots {
     const children = [...[...this._all].map((slot) => slot.child), this._spare].filter(Boolean)
     for (const child of children) child.kill()
     await Promise.all(children.map((child) => child.gone))
+    // Nobody else is started from here, but beside a slot (CLONE_PARENT).
+    processes.children(process.pid).forEach(processes.killTree)
     this._endStrays()
   }
 
@@ -127,7 +132,7 @@ class Slots {
       try {
         await appear(child)
         await this._import(child)
-        slot.memory = child.resident() + this._order.memory_size
+        slot.memory = child.memory() + this._order.memory_size
         await child.limitData(this._order.memory_size)
         return slot
       } catch (error) {
@@ -152,8 +157,11 @@ class Slots {
       const answer = await child.ask(
         { folder: this._folder, entry: order.entry, most: order.max_result_size },
         performance.now() + order.import_timeout * 1000,
-        child.resident() + order.import_memory, log)
-      if (Array.isArray(answer) && answer[0] === null) return
+        child.memory() + order.import_memory, log)
+      if (Array.isArray(answer) && answer[0] === null) {
+        this._imported = true
+        return
+      }
       if (Array.isArray(answer) && answer.length === 2 && answer.every((each) => typeof each === 'string')) {
         [text, trace] = answer
       } else text = 'The import failed: its process has said what cannot be'
@@ -164,6 +172,11 @@ class Slots {
         exhausted: `The import was stopped: ${error.message}`,
         gone: `The import failed: ${error.message}`
       }[error.kind]
+    }
+    if (this._imported) {
+      // What it was imported from is not what it was, and this worker has no other.
+      console.error('The function cannot be imported any more: this worker ends.')
+      this._lost()
     }
     throw new Unimportable(text, log.text(trace === null ? text + '\n' : trace))
   }

@@ -110,6 +110,19 @@ def test_a_thread_of_the_import_runs_in_each_slot(worker: Worker) -> None:
         assert worker.run(f'{{"n": {n}}}')["output"] == 2 * n
 
 
+def test_a_worker_whose_function_cannot_be_imported_again_is_given_up(worker: Worker) -> None:
+    source = (
+        "import os, shutil, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
+        "def main(): shutil.rmtree(os.getcwd()); os._exit(1)\n"
+    )
+    assert worker.specialize(source)["imported"]
+    assert worker.run()["status"] == "failed"
+    assert worker.process.wait(20) == 1
+    assert worker.process.stderr is not None
+    assert b"cannot be imported any more" in worker.process.stderr.read()
+
+
 def test_what_is_forked_shares_what_the_import_has_made(worker: Worker) -> None:
     worker.specialize("import os\nmade_in = os.getpid()\ndef main(): return made_in")
     assert len({worker.run()["output"] for _ in range(6)}) == 1
@@ -148,3 +161,50 @@ def test_the_import_has_memory_of_its_own(worker: Worker) -> None:
     )
     for _ in range(3):
         assert worker.run()["output"] == 16 << 20
+
+
+#: Leaves a process in the zygote, and one beside it, with nothing that shows whose it is.
+HIDDEN = """
+import ctypes, os, sys
+
+def start(fork):
+    pid = fork()
+    if pid == 0:
+        os.setsid()
+        os.closerange(0, 1024)
+        os.execve("/bin/sleep", ["sleep", "600"], {})
+    return pid
+
+def clone():
+    number, CLONE_PARENT, SIGCHLD = {"x86_64": 56, "aarch64": 220}[os.uname().machine], 0x8000, 17
+    return ctypes.CDLL(None).syscall(number, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0)
+
+hidden = [start(fork) for fork in (os.fork, clone)]
+sys.modules["qinling.worker.processes"].children = lambda pid: []
+
+def main():
+    return hidden
+"""
+
+
+def test_what_an_import_leaves_and_hides_is_no_slots_and_ends_with_it(worker: Worker) -> None:
+    """The supervisor looks itself; the zygote could say whatever the function likes."""
+    assert worker.specialize(HIDDEN, concurrency=2)["imported"]
+    started = set()
+    for _ in range(3):
+        answer = worker.run()
+        assert answer["status"] == "success", answer
+        started.update(answer["output"])
+    # Each slot has had its own, as the import was not shared.
+    assert len(started) >= 4
+    assert worker.ask("POST", "/drain")[0] == 202
+    assert worker.process.wait(20) == 0
+    wait_until(lambda: not any(map(is_running, started)), 10, "nobody is left")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

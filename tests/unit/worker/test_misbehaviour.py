@@ -62,6 +62,20 @@ def shared_memory():
         area[n] = 1
     time.sleep(600)
 
+def memory_in_a_file():
+    kept.append(os.memfd_create("kept"))
+    for _ in range(256):
+        os.write(kept[-1], bytes(1 << 20))
+    time.sleep(600)
+
+def mapped_file(size=20 << 20):
+    descriptor = os.memfd_create("mapped")
+    os.truncate(descriptor, size)
+    kept.append(mmap.mmap(descriptor, size))
+    kept[-1].write(b"x" * size)
+    time.sleep(0.3)
+    return "both at once"
+
 def by_children():
     for _ in range(8):
         if os.fork() == 0:
@@ -114,6 +128,10 @@ def kill_server():
     os.kill(pid, signal.SIGKILL)
     time.sleep(600)
 
+def stop_parent():
+    os.kill(os.getppid(), signal.SIGSTOP)
+    os._exit(0)
+
 def kill_parent(seconds=0):
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(seconds)
@@ -157,6 +175,12 @@ def escape():
     ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
     return daemonise()
 
+def siblings(number=3):
+    clone, CLONE_PARENT = {"x86_64": 56, "aarch64": 220}[os.uname().machine], 0x8000
+    for _ in range(number):
+        if ctypes.CDLL(None).syscall(clone, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0) == 0:
+            time.sleep(600)
+
 def child(wait=False):
     process = subprocess.Popen(["sleep", "600" if not wait else "0"])
     if wait:
@@ -187,6 +211,10 @@ def bomb():
             os.fork()
         except OSError:
             pass
+
+def sibling_bomb():
+    while True:
+        siblings()
 
 def honest_bomb():
     children = []
@@ -258,7 +286,15 @@ def test_what_runs_too_long_is_ended(worker: Worker, what: str) -> None:
 
 @pytest.mark.parametrize(
     "what",
-    ["lists", "one_large", "shared_memory", "by_children", "raised_limit", "large_result"],
+    [
+        "lists",
+        "one_large",
+        "shared_memory",
+        "memory_in_a_file",
+        "by_children",
+        "raised_limit",
+        "large_result",
+    ],
 )
 def test_memory_is_bounded_and_others_in_flight_do_not_notice(worker: Worker, what: str) -> None:
     with ThreadPoolExecutor(2) as pool:
@@ -267,6 +303,12 @@ def test_memory_is_bounded_and_others_in_flight_do_not_notice(worker: Worker, wh
         assert answer["status"] == "failed"
         assert EXHAUSTED in answer["output"]
         assert [other.result()["status"] for other in others] == ["success"] * 2
+
+
+def test_memory_in_a_file_that_is_mapped_counts_once(worker: Worker) -> None:
+    assert do(worker, "mapped_file")["output"] == "both at once"
+    # What it has kept is its own process's.
+    assert do(worker, "ok")["status"] == "success"
 
 
 @pytest.mark.parametrize("what", ["files", "five_thousand", "sockets"])
@@ -301,6 +343,16 @@ def test_what_kills_its_parent_harms_nobody(worker: Worker) -> None:
         assert [other.result()["status"] for other in others] == ["success"] * 2
     # And slots can still be replaced.
     for _ in range(4):
+        assert EXHAUSTED in do(worker, "leave")["output"]
+    assert do(worker, "ok")["status"] == "success"
+
+
+def test_what_stops_its_parent_harms_nobody_but_who_waits_for_a_slot(worker: Worker) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        others = two_under_way(worker, pool, seconds=1)
+        assert EXHAUSTED in do(worker, "stop_parent")["output"]
+        assert [other.result()["status"] for other in others] == ["success"] * 2
+    for _ in range(2):
         assert EXHAUSTED in do(worker, "leave")["output"]
     assert do(worker, "ok")["status"] == "success"
 
@@ -371,7 +423,16 @@ def test_nothing_can_be_written_when_the_execution_has_ended(worker: Worker) -> 
 
 @pytest.mark.parametrize(
     "what",
-    ["daemonise", "escape", "child", "thread", "chatty_child", "return_twice", "raise_twice"],
+    [
+        "daemonise",
+        "escape",
+        "siblings",
+        "child",
+        "thread",
+        "chatty_child",
+        "return_twice",
+        "raise_twice",
+    ],
 )
 def test_what_an_execution_leaves_running_is_ended_with_it(worker: Worker, what: str) -> None:
     with ThreadPoolExecutor(2) as pool:
@@ -413,7 +474,7 @@ def test_an_idle_slot_that_is_killed_is_noticed_before_it_is_used(worker: Worker
     reason="only root gives each worker a user of its own; without, the kernel counts the "
     "processes of this user, and the bomb would be ours",
 )
-@pytest.mark.parametrize("what", ["bomb", "honest_bomb"])
+@pytest.mark.parametrize("what", ["bomb", "sibling_bomb", "honest_bomb"])
 def test_a_fork_bomb_is_ended_and_another_worker_does_not_notice(
     make: Callable[..., Worker], tmp_path: Path, what: str
 ) -> None:

@@ -35,6 +35,13 @@ const what = {
   stop: () => process.kill(process.pid, 'SIGSTOP'),
   objects: () => { for (;;) kept.push(new Array(1000).fill(0).map(String)) },
   buffers: () => { for (;;) kept.push(Buffer.alloc(1 << 20, 1)) },
+  memory_in_a_file: () => {
+    const path = `/dev/shm/qinling-test-${process.pid}`
+    const file = fs.openSync(path, 'w')
+    fs.unlinkSync(path)
+    for (let n = 0; n < 256; n++) fs.writeSync(file, Buffer.alloc(1 << 20, 1))
+    for (;;);
+  },
   one_large: () => Buffer.alloc(1 << 30, 1).length,
   files: () => { for (;;) kept.push(fs.openSync('/dev/null')) },
   exit: () => process.exit(0),
@@ -126,6 +133,7 @@ def settle(worker: Worker) -> None:
         ("stop", "Function execution timeout"),
         ("objects", EXHAUSTED),
         ("buffers", EXHAUSTED),
+        ("memory_in_a_file", EXHAUSTED),
         ("one_large", EXHAUSTED),
         ("files", "Too many open files"),
         ("exit", EXHAUSTED),
@@ -275,6 +283,17 @@ def test_an_import_that_fails_is_told_in_every_execution(
         assert error in told["output"]
         assert told["log"]
     wait_until(lambda: len(worker.processes()) == 1, 20, "nobody but the server")
+
+
+def test_a_worker_whose_function_cannot_be_imported_again_is_given_up(start: Make) -> None:
+    worker = start(
+        "exports.main = () => {\n"
+        "  require('fs').rmSync(process.cwd(), { recursive: true })\n"
+        "  process.exit(1)\n}"
+    )
+    settle(worker)
+    assert worker.run()["status"] == "failed"
+    assert worker.process.wait(20) == 1
 
 
 def test_packages_beside_the_module_are_found(start: Make, make: Make) -> None:
