@@ -154,7 +154,12 @@ def refuse(
     )
     connection.execute(
         sa.update(Table)
-        .where(Table.c.function_id == function_id, Table.c.function_version == version)
+        .where(
+            Table.c.function_id == function_id,
+            Table.c.function_version == version,
+            # Nothing is said of another one.
+            sa.exists().where(_Functions.c.id == function_id, _Functions.c.revision == revision),
+        )
         .values(
             reason=reason[:_LONGEST_REASON],
             refused_revision=revision,

@@ -142,10 +142,17 @@ def hold(connection: sa.Connection, worker_id: str) -> bool:
 
 def loaded(connection: sa.Connection, worker_id: str, boot_id: str) -> bool:
     """It has its function; False when it is to be let go meanwhile."""
-    function_id = sa.select(Table.c.function_id).where(Table.c.id == worker_id).scalar_subquery()
+    key = [
+        sa.select(column).where(Table.c.id == worker_id).scalar_subquery()
+        for column in (Table.c.function_id, Table.c.function_version)
+    ]
     connection.execute(
         sa.update(_Demands)
-        .where(_Demands.c.function_id == function_id, _Demands.c.reason.is_not(None))
+        .where(
+            _Demands.c.function_id == key[0],
+            _Demands.c.function_version == key[1],
+            _Demands.c.reason.is_not(None),
+        )
         .values(reason=None, refused_revision=None, refused_until=None)
     )
     return _move(connection, worker_id, WorkerStatus.LOADING, WorkerStatus.READY, boot_id=boot_id)

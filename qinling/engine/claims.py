@@ -293,7 +293,9 @@ class Loads:
         except exceptions.QinlingError as error:
             LOG.warning("Worker %s cannot be loaded, and is let go: %s", row.id, error)
             fit = False
-            _lose(self._db, self._losses, row, str(error))
+            # Where workers are is not for who reads why a function has none.
+            away = isinstance(error, exceptions.WorkerGone | exceptions.WorkerLost)
+            _lose(self._db, self._losses, row, "its worker did not take it" if away else str(error))
         if not fit:
             self._db.write(workers.drain, row.id)
             self._db.write(demands.ask_again, row.function_id)

@@ -167,6 +167,7 @@ class Executions:
         with self._lock:
             # Others have begun meanwhile.
             lost = [one for one in found if one.id not in self._under_way]
+        lost = [one for one in lost if not self._is_ending(one.id)]
         unsent = [one for one in lost if not one.is_sent]
         if unsent and (number := self._db.write(executions.put_back, unsent)):
             LOG.warning("The owners of %d executions are gone; these wait anew.", number)
@@ -176,6 +177,9 @@ class Executions:
                 if not self._begin(orphan.id, orphan.project_id, work, inherited=True):
                     break
                 LOG.warning("The owner of execution %s is gone.", orphan.id)
+
+    def _is_ending(self, execution_id: str) -> bool:
+        return self._dispatcher.is_ending(execution_id) or self._images.is_ending(execution_id)
 
     def _take_waiting(self) -> None:
         """Begin what waits: who has the fewest under way is next."""

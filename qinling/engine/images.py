@@ -53,6 +53,9 @@ class ImageRuns:
             printed = self._log(execution.id)
         except _NotOurs:
             return
+        except exceptions.DatabaseUnavailable:
+            # Nothing was begun: the next scan goes on with it.
+            raise
         except exceptions.QinlingError as error:
             LOG.warning("Execution %s cannot be run: %s", execution.id, error)
             status = ExecutionStatus.ERROR
@@ -63,6 +66,10 @@ class ImageRuns:
             result = results.encode(time.monotonic() - began, output=results.FAILED)
         self._recorder.end(results.end(execution, status, result), printed)
         self._driver.runs.remove(execution.id)
+
+    def is_ending(self, execution_id: str) -> bool:
+        """As ``Dispatcher.is_ending``."""
+        return self._recorder.has(execution_id)
 
     def reconcile(self, execution_id: str) -> None:
         """End the run of an execution that is not under way, if it has one."""

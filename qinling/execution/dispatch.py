@@ -135,6 +135,10 @@ class Dispatcher:
         """
         return self._run(execution, function, asked_by, None)
 
+    def is_ending(self, execution_id: str) -> bool:
+        """Whether an execution has had its end, which the database has not taken yet."""
+        return self._recorder.has(execution_id)
+
     def recover(self, execution: executions.Execution, timeout: float) -> None:
         """End an execution whose owner is gone, as its worker says."""
         outcome = None
@@ -225,7 +229,9 @@ class Dispatcher:
                 if not self._note(execution, function, line, client):
                     current = self._db.read(executions.find, execution.id)
                     if current is None or current.owner != execution.owner:
+                        line.give_back(client)
                         raise exceptions.ExecutionTaken(execution.id)
+                    line.is_gone(client)
                     # What was answered to who changed it holds for all that starts after that.
                     function = self._db.read(functions.get, function.id)
                     client = None
@@ -239,9 +245,23 @@ class Dispatcher:
                 _wait(error, deadline)
             if outcome is not None:
                 return client, outcome
-            # Whoever inherits it is not to ask the one that has refused it.
-            self._db.write(executions.recall, execution)
+            self._recall(execution)
             client = None
+
+    def _recall(self, execution: executions.Execution) -> None:
+        """Have it be sent to nobody: whoever inherits it is not to ask the one that refused it.
+
+        :raises DatabaseUnavailable: that cannot be noted, and somebody waits for it.
+        """
+        while True:
+            try:
+                self._db.write(executions.recall, execution)
+                return
+            except exceptions.DatabaseUnavailable:
+                # Noted as it is, it would be taken for one that its worker has forgotten.
+                if execution.sync:
+                    raise
+                time.sleep(_ASK_AT_MOST)
 
     def _note(
         self,
@@ -252,13 +272,10 @@ class Dispatcher:
     ) -> bool:
         """Write down who is about to get it; False when it, or nobody with this code, may not."""
         try:
-            noted = self._db.write(executions.send, execution, client.id, function.revision)
+            return self._db.write(executions.send, execution, client.id, function.revision)
         except BaseException:
             line.give_back(client)
             raise
-        if not noted:
-            line.is_gone(client)
-        return noted
 
     def _note_use(self, execution: executions.Execution, line: Line) -> None:
         """Have the workers kept; now and then, as a write for each execution would be dear."""
@@ -382,9 +399,10 @@ class Dispatcher:
             time.sleep(_ASK_AGAIN)
 
     def _tell(self, function_id: str, asked_by: context.RequestContext) -> None:
-        """A worker is not what its row says: let the engine look."""
-        self._db.write(demands.ask_again, function_id)
-        self._engine.update_function(asked_by, function_id)
+        """A worker is not what its row says: let the engine look, sooner than it would."""
+        with contextlib.suppress(exceptions.DatabaseUnavailable):
+            self._db.write(demands.ask_again, function_id)
+            self._engine.update_function(asked_by, function_id)
 
     @contextlib.contextmanager
     def _client_of(self, execution: executions.Execution) -> Iterator[WorkerClient | None]:

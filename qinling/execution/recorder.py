@@ -25,6 +25,7 @@ class Recorder:
     def __init__(self, db: db_api.Database) -> None:
         self._db = db
         self._waiting: queue.SimpleQueue[tuple[executions.Execution, str]] = queue.SimpleQueue()
+        self._ids: set[str] = set()
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -41,16 +42,23 @@ class Recorder:
 
     def end_later(self, ended: executions.Execution, printed: str) -> None:
         """Write an end down when the database is there again, if there is such an execution."""
+        self._ids.add(ended.id)
         self._waiting.put((ended, printed))
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="ends", daemon=True)
                 self._thread.start()
 
+    def has(self, execution_id: str) -> bool:
+        """Whether an end is still to be written down: nobody is to begin that one again."""
+        return execution_id in self._ids
+
     def _run(self) -> None:
         while True:
             ended, printed = self._waiting.get()
-            if not self._try(ended, printed):
+            if self._try(ended, printed):
+                self._ids.discard(ended.id)
+            else:
                 # Last: one that the database never takes, as it is too large for it, holds up
                 # no other.
                 self._waiting.put((ended, printed))

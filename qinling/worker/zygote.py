@@ -166,6 +166,8 @@ def _import(control: socket.socket, folder: str, function: Function) -> loading.
     except channel.Broken:
         # There is none: what was sent could not be unpacked.
         os._exit(0)
+    # What that has left is not the function's.
+    limits.grow_by(function.import_memory)
     os.chdir(folder)
     before = _alive()
     # Slots have in memory what is compiled here; on the disk it would serve nobody.

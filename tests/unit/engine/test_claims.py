@@ -621,11 +621,28 @@ def test_why_a_function_has_no_worker_is_known_until_it_has_one(
     world.pool.free = 9
     function_id = world.function(wanted=1)
     world.look()
-    refuse(world, conf, monkeypatch, exceptions.WorkerLost("it did not answer"))
-    assert world.db.read(demands.reason, function_id, 0) == "it did not answer"
+    # Where it is is not for who reads this.
+    refuse(world, conf, monkeypatch, exceptions.WorkerLost("10.244.1.7:9090 did not answer"))
+    assert world.db.read(demands.reason, function_id, 0) == "its worker did not take it"
     world.look()
     world.pool.alive.clear()
     world.look()
     assert world.db.read(demands.reason, function_id, 0) == "its last worker is gone"
     world.db.write(workers.loaded, world.loads[-1], "boot")
     assert world.db.read(demands.reason, function_id, 0) is None
+
+
+def test_a_refusal_is_of_one_revision_and_one_version(world: World) -> None:
+    world.pool.free = 9
+    function_id = world.function(wanted=1)
+    function = world.db.read(functions.get, function_id)
+    world.db.write(functions.update, function, {"entry": "main.other"})
+    world.db.write(demands.raise_to, function_id, 0, 1)
+    world.db.write(demands.refuse, function_id, 0, 1, "that of the old code")
+    assert world.db.read(demands.standing, function_id, 0) == (2, None)
+    world.db.write(demands.raise_to, function_id, 1, 1)
+    world.db.write(demands.refuse, function_id, 1, 2, "that of the version")
+    world.look()
+    [row] = world.having(function_id)
+    world.db.write(workers.loaded, row.id, "boot")
+    assert world.db.read(demands.standing, function_id, 1) == (2, "that of the version")

@@ -22,11 +22,15 @@ SENT = UNSENT | {"worker_id": str(uuid.uuid4())}
 
 
 class Noting:
-    """A double of a dispatcher, which ends at once what it is given."""
+    """A double of a dispatcher, which ends at once what it is given; and of runs of images."""
 
     def __init__(self) -> None:
         self.ran: list[str] = []
         self.recovered: list[str] = []
+        self.ending: set[str] = set()
+
+    def is_ending(self, execution_id: str) -> bool:
+        return execution_id in self.ending
 
     def run(self, execution: executions.Execution, *_arguments: Any) -> None:
         self.ran.append(execution.id)
@@ -45,13 +49,29 @@ def test_an_engine_goes_on_with_what_it_took_when_the_database_could_not_answer(
     sent = executions.Table.update().values(worker_id=worker_id)
     db.write(lambda connection: connection.execute(sent))
     dispatcher = Noting()
-    engine = Executions(conf, db, dispatcher, None, OWNER)  # type: ignore[arg-type]
+    engine = Executions(conf, db, dispatcher, dispatcher, OWNER)  # type: ignore[arg-type]
     engine.start()
     try:
         done = dispatcher.ran if worker_id is None else dispatcher.recovered
         wait_until(lambda: execution.id in done, 10, "its execution taken up again")
     finally:
         engine.stop()
+
+
+def test_what_has_had_its_end_is_not_begun_again_before_the_database_knows(
+    conf: cfg.ConfigOpts, db: db_api.Database
+) -> None:
+    ended, unknown = ask(db, "project", 2, owner=OWNER)
+    dispatcher = Noting()
+    dispatcher.ending.add(ended)
+    engine = Executions(conf, db, dispatcher, dispatcher, OWNER)  # type: ignore[arg-type]
+    engine.start()
+    try:
+        wait_until(lambda: dispatcher.ran, 10, "the other one taken up again")
+    finally:
+        engine.stop()
+    assert set(dispatcher.ran) == {unknown}
+    assert db.read(executions.get, ended).owner == OWNER
 
 
 class Holding(Noting):
@@ -90,7 +110,7 @@ def test_projects_take_turns_however_much_one_of_them_asks_for(
 ) -> None:
     conf.set_override("execution_threads", 8, "engine")
     dispatcher = Holding(db)
-    engine = Executions(conf, db, dispatcher, None, OWNER)  # type: ignore[arg-type]
+    engine = Executions(conf, db, dispatcher, dispatcher, OWNER)  # type: ignore[arg-type]
     for execution_id in ask(db, "greedy", 40):
         engine.execute(execution_id, context.RequestContext(project_id="greedy"))
     engine.start()
@@ -119,7 +139,7 @@ def holding(conf: cfg.ConfigOpts, db: db_api.Database) -> Iterator[Holding]:
     """What an engine of four threads runs."""
     conf.set_override("execution_threads", 4, "engine")
     dispatcher = Holding(db)
-    engine = Executions(conf, db, dispatcher, None, OWNER)  # type: ignore[arg-type]
+    engine = Executions(conf, db, dispatcher, dispatcher, OWNER)  # type: ignore[arg-type]
     engine.start()
     yield dispatcher
     engine.stop()

@@ -202,6 +202,57 @@ def test_what_no_worker_was_found_for_while_the_database_was_away_is_looked_at_a
     assert read(executions.get, execution.id) == execution
 
 
+def test_what_its_worker_refused_while_the_database_was_away_is_sent_again(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function = rows.insert_function(db)
+    give_worker(conf, db, function)
+    values = rows.asked(function) | {"sync": False, "owner": US, "worker_id": None}
+    execution = db.write(executions.create, values, function.revision)
+    answers: list[Any] = [exceptions.WorkerBusy("busy"), Outcome("success", None, 0.1, "")]
+    failures: list[Any] = [exceptions.DatabaseUnavailable("gone")]
+    write = db.write
+
+    def execute(*_arguments: object) -> Outcome:
+        answer = answers.pop(0)
+        if isinstance(answer, exceptions.QinlingError):
+            raise answer
+        return answer
+
+    def write_late(query: Any, *arguments: Any) -> Any:
+        if query is executions.recall and failures:
+            raise failures.pop()
+        return write(query, *arguments)
+
+    monkeypatch.setattr(WorkerClient, "execute", execute)
+    monkeypatch.setattr(db, "write", write_late)
+    ended = dispatcher.run(execution, function, context.RequestContext())
+    assert (ended.status, answers, failures) == (ExecutionStatus.SUCCESS, [], [])
+
+
+def test_an_execution_that_has_gone_costs_no_place(
+    conf: cfg.ConfigOpts,
+    db: db_api.Database,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function, caller = rows.insert_function(db), context.RequestContext()
+    give_worker(conf, db, function)
+    ran = Outcome("success", None, 0.1, "")
+    monkeypatch.setattr(WorkerClient, "execute", lambda *_arguments: ran)
+    dispatcher.start(rows.asked(function), function, caller)
+    values = rows.asked(function) | {"sync": False, "owner": US, "worker_id": None}
+    gone = db.write(executions.create, values, function.revision)
+    db.write(executions.remove, gone.id)
+    assert dispatcher.run(gone, function, caller).status is ExecutionStatus.ERROR
+    line = dispatcher._line(function, 0, caller)
+    assert line.try_take() is not None
+    assert [seat.in_flight for seat in line._seats.values()] == [1]
+
+
 @pytest.mark.parametrize(
     "error",
     [

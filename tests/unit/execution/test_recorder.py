@@ -42,3 +42,6 @@ def test_an_end_that_the_database_never_takes_holds_up_no_other(
     wait_until(
         lambda: db.read(executions.get, other.id).status is ExecutionStatus.SUCCESS, 10, "its end"
     )
+    # Of which of them nobody is to begin anew.
+    wait_until(lambda: not recorder.has(other.id), 10, "it forgotten")
+    assert recorder.has(large.id)
