@@ -55,8 +55,9 @@ class _Selector:
 
     def register(self, source: socket.socket, connection: Any) -> None:
         descriptor = source.fileno()
-        self._by_descriptor[descriptor] = connection
         self._epoll.register(descriptor, select.EPOLLIN)
+        # Last: what is in here can be unregistered by the other thread.
+        self._by_descriptor[descriptor] = connection
 
     def unregister(self, descriptor: int) -> None:
         del self._by_descriptor[descriptor]
@@ -65,7 +66,9 @@ class _Selector:
     def select(self, timeout: float) -> list[tuple[int, Any]]:
         """Those over which something has come, with their descriptors."""
         ready = self._epoll.poll(timeout, len(self._by_descriptor))
-        return [(descriptor, self._by_descriptor[descriptor]) for descriptor, _ in ready]
+        found = ((descriptor, self._by_descriptor.get(descriptor)) for descriptor, _ in ready)
+        # One that is not in yet is told of again.
+        return [(descriptor, connection) for descriptor, connection in found if connection]
 
     def close(self) -> None:
         self._epoll.close()
