@@ -28,6 +28,9 @@ _SLOT = 3.0
 #: Seconds that the first slot has the processor for itself, unless another one is asked for: the
 #: function's first execution is on its way to it.
 _HEAD_START = 0.05
+#: Seconds until a slot is tried for again that could not be had beside others. Executions wait for
+#: those meanwhile, and it would take the processor from them.
+_AGAIN = 1.0
 
 
 class Unimportable(Exception):
@@ -58,8 +61,8 @@ class Slots:
         self._coming: Child | None = None
         #: Whether slots are forked with the function in them.
         self._shared = True
-        #: Whether an import has succeeded.
-        self._imported = False
+        #: How many slots have been there at once, at most.
+        self._most = 0
         self._lock = threading.Lock()
         # Two: giving a slot back is no reason to wake the thread.
         self._available = threading.Condition(self._lock)
@@ -67,7 +70,9 @@ class Slots:
         self._all: set[Slot] = set()
         self._ready: list[Slot] = []
         self._ending: list[Slot] = []
+        #: Why the latest slot could not be had; and when it may be tried again beside others.
         self._fault: Unimportable | None = None
+        self._again = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -94,8 +99,9 @@ class Slots:
         :raises Unimportable: the function cannot be imported any more.
         """
         with self._lock:
-            # Asked for anew: what failed once may have been the moment's fault.
-            self._fault = None
+            if not self._living():
+                # Asked for anew: what failed once may have been the moment's fault.
+                self._fault = None
             while True:
                 while self._ready:
                     slot = self._ready.pop()
@@ -103,9 +109,12 @@ class Slots:
                         return slot
                     self._replace(slot)
                 if self._fault is not None:
-                    raise self._fault
+                    if not self._living():
+                        raise self._fault
+                    if time.monotonic() >= self._again:
+                        self._fault = None
                 self._wanted.notify()
-                self._available.wait()
+                self._available.wait(_AGAIN)
 
     def give_back(self, slot: Slot, *, reusable: bool) -> None:
         """After an execution; what it has left running is ended."""
@@ -121,7 +130,12 @@ class Slots:
 
     def _replace(self, slot: Slot) -> None:
         self._ending.append(slot)
+        # It may have been in the way: an import may do what only one process can.
+        self._fault = None
         self._wanted.notify()
+
+    def _living(self) -> int:
+        return len(self._all) - len(self._ending)
 
     def close(self) -> None:
         """End all slots."""
@@ -155,7 +169,11 @@ class Slots:
                 if slot is not None:
                     self._all.add(slot)
                     self._ready.append(slot)
-                self._fault = fault
+                    there = self._all.difference(self._ending)
+                    self._most = max(self._most, sum(not each.child.has_ended() for each in there))
+                # Who is replaced since it was tried may have been in the way.
+                self._fault = None if self._ending else fault
+                self._again = time.monotonic() + _AGAIN
                 self._available.notify_all()
                 if is_first:
                     self._wanted.wait(_HEAD_START)
@@ -167,8 +185,7 @@ class Slots:
         most = self._function.concurrency
         with self._lock:
             while not self._closed:
-                wanted = len(self._all) - len(self._ending) < most
-                if wanted and self._fault is None:
+                if self._living() < most and self._fault is None:
                     return True
                 self._wanted.wait()
         return False
@@ -261,7 +278,6 @@ class Slots:
         try:
             match child.ask(message, time.monotonic() + function.import_timeout, most, log):
                 case [None, _, bool(alone)]:
-                    self._imported = True
                     return alone
                 case [str(text), str(said), _]:
                     trace = said
@@ -275,8 +291,10 @@ class Slots:
             text = f"The import failed: {error}"
         self._family.part(child)
         self._family.end_strays()
-        if self._imported:
-            # What it was imported from is not what it was, and this worker has no other.
+        # It says itself that it cannot be had beside this many slots, and was once beside as many:
+        # what it is imported from is not what it was, and this worker has no other. One that may
+        # never be there twice is served by a single slot.
+        if trace is not None and len(self._all) < self._most:
             self._give_up("The function cannot be imported any more")
         raise Unimportable(text, log.text(text + "\n" if trace is None else trace))
 

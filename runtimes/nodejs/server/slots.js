@@ -11,6 +11,9 @@ const processes = require('./processes')
 // Milliseconds until it is given up to start a slot, and between two attempts.
 const PATIENCE = 5000
 const PAUSE = 50
+// Milliseconds until a slot is tried for again that could not be had beside others. Executions wait
+// for those meanwhile, and it would take the processor from them.
+const AGAIN = 1000
 // Milliseconds that a new process may take to be there.
 const APPEAR = 10000
 // Bytes of a result, where no function has said how many: it has none yet.
@@ -29,11 +32,14 @@ class Slots {
   constructor (folder, lost) {
     this._folder = folder
     this._lost = lost
-    this._imported = false
+    // How many slots that have imported have been there at once, at most.
+    this._most = 0
     this._order = null
     this._all = new Set()
     this._ready = []
     this._waiting = []
+    this._starting = 0
+    this._pause = null
     this._closed = false
     // Where it is told so, nobody else has this user: whatever that runs is of this worker.
     this._alone = Boolean(process.env.QINLING_WORKER_MAX_PROCESSES || process.env.QINLING_NODE_ALONE)
@@ -96,6 +102,7 @@ class Slots {
   }
 
   _end (slot) {
+    slot.imported = false
     slot.child.kill()
     // Its place is free once it is gone, with what it held.
     slot.child.gone.then(() => {
@@ -106,19 +113,31 @@ class Slots {
 
   _fill () {
     // Asked for anew: what failed once may have been the moment's fault.
-    if (this._all.size < this._order.concurrency && !this._starting) this._replace()
+    if (this._all.size >= this._order.concurrency || this._starting) return
+    if (!this._pause || !this._all.size) this._replace()
   }
 
   async _replace () {
     if (this._closed) return
-    this._starting = (this._starting || 0) + 1
+    this._starting++
     try {
       this._offer(await this._begin())
     } catch (error) {
-      for (const { reject } of this._waiting.splice(0)) reject(error)
+      if (this._all.size) this._fillLater()
+      else for (const { reject } of this._waiting.splice(0)) reject(error)
     } finally {
       this._starting--
     }
+  }
+
+  // Who waits has one of the slots that are there, unless another can be had before.
+  _fillLater () {
+    clearTimeout(this._pause)
+    this._pause = setTimeout(() => {
+      this._pause = null
+      if (this._waiting.length) this._fill()
+    }, AGAIN)
+    this._pause.unref()
   }
 
   /** A slot that has imported the function. */
@@ -127,16 +146,20 @@ class Slots {
     for (;;) {
       const child = this._spare || new Child(this._order.max_result_size)
       this._spare = null
-      const slot = { child }
+      const slot = { child, imported: false }
       this._all.add(slot)
       try {
         await appear(child)
         await this._import(child)
+        slot.imported = true
+        const there = [...this._all].filter((each) => each.imported && !each.child.ended)
+        this._most = Math.max(this._most, there.length)
         slot.memory = child.memory() + this._order.memory_size
         await child.limitData(this._order.memory_size)
         return slot
       } catch (error) {
         child.kill()
+        await child.gone
         this._all.delete(slot)
         if (error instanceof Unimportable || this._closed) throw error
         // It never was there: there are too many processes for another one.
@@ -151,6 +174,7 @@ class Slots {
   async _import (child) {
     const order = this._order
     const log = new Log(order.max_log_size)
+    const beside = this._all.size - 1
     let text
     let trace = null
     try {
@@ -158,10 +182,7 @@ class Slots {
         { folder: this._folder, entry: order.entry, most: order.max_result_size },
         performance.now() + order.import_timeout * 1000,
         child.memory() + order.import_memory, log)
-      if (Array.isArray(answer) && answer[0] === null) {
-        this._imported = true
-        return
-      }
+      if (Array.isArray(answer) && answer[0] === null) return
       if (Array.isArray(answer) && answer.length === 2 && answer.every((each) => typeof each === 'string')) {
         [text, trace] = answer
       } else text = 'The import failed: its process has said what cannot be'
@@ -173,8 +194,10 @@ class Slots {
         gone: `The import failed: ${error.message}`
       }[error.kind]
     }
-    if (this._imported) {
-      // What it was imported from is not what it was, and this worker has no other.
+    // It says itself that it cannot be had beside this many slots, and was once beside as many: what
+    // it is imported from is not what it was, and this worker has no other. One that may never be
+    // there twice is served by a single slot.
+    if (trace !== null && Math.max(beside, this._all.size - 1) < this._most) {
       console.error('The function cannot be imported any more: this worker ends.')
       this._lost()
     }

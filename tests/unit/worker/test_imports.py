@@ -1,8 +1,10 @@
 """Functions whose import does what an import should not."""
 
 import itertools
+import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
@@ -121,6 +123,33 @@ def test_a_worker_whose_function_cannot_be_imported_again_is_given_up(worker: Wo
     assert worker.process.wait(20) == 1
     assert worker.process.stderr is not None
     assert b"cannot be imported any more" in worker.process.stderr.read()
+
+
+def test_a_function_that_can_be_there_only_once_is_served_by_one_slot(worker: Worker) -> None:
+    """As one that serves its figures on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    source = (
+        "import os, socket, time\n"
+        f"kept = socket.create_server(('127.0.0.1', {port}))\n"
+        "def main(leave=False):\n"
+        "    if leave: os._exit(0)\n"
+        "    time.sleep(0.1)\n"
+        "    return os.getpid()\n"
+    )
+    assert worker.specialize(source)["imported"]
+    seen = set()
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda _: worker.run(), range(6)))
+        assert {answer["status"] for answer in answers} == {"success"}, answers
+        pids = {answer["output"] for answer in answers}
+        assert len(pids) == 1
+        seen |= pids
+        # Its place is another one's then, and who waits has that.
+        assert worker.run('{"leave": true}')["status"] == "failed"
+    assert len(seen) == 2
+    assert worker.process.poll() is None
 
 
 def test_what_is_forked_shares_what_the_import_has_made(worker: Worker) -> None:

@@ -296,6 +296,23 @@ def test_a_worker_whose_function_cannot_be_imported_again_is_given_up(start: Mak
     assert worker.process.wait(20) == 1
 
 
+def test_a_function_that_can_be_there_only_once_is_served_by_one_slot(
+    start: Make, tmp_path: Path
+) -> None:
+    worker = start(
+        f"require('fs').mkdirSync({json.dumps(str(tmp_path / 'once'))})\n"
+        "exports.main = () => new Promise((resolve) => setTimeout(resolve, 100, process.pid))"
+    )
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda _: worker.run(), range(6)))
+        assert {answer["status"] for answer in answers} == {"success"}, answers
+        assert len({answer["output"] for answer in answers}) == 1
+    # The others could not be had, and nobody is left of them.
+    wait_until(lambda: len(worker.processes()) == 2, 20, "one slot")
+    assert worker.process.poll() is None
+
+
 def test_packages_beside_the_module_are_found(start: Make, make: Make) -> None:
     program = [find_executable("node"), str(SERVER / "main.js")]
     worker = make(program=program, PATH=os.defpath)
