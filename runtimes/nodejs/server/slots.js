@@ -19,11 +19,12 @@ const APPEAR = 10000
 // Bytes of a result, where no function has said how many: it has none yet.
 const NO_RESULT = 1 << 23
 
-/** The function cannot be had; `log` is for those who run it. */
+/** The function cannot be had, with so many others beside; `log` is for those who run it. */
 class Unimportable extends Error {
-  constructor (text, log) {
+  constructor (text, log, beside = 0) {
     super(text)
     this.log = log
+    this.beside = beside
   }
 }
 
@@ -119,15 +120,19 @@ class Slots {
 
   async _replace () {
     if (this._closed) return
+    let fault = null
     this._starting++
     try {
       this._offer(await this._begin())
     } catch (error) {
-      if (this._all.size) this._fillLater()
-      else for (const { reject } of this._waiting.splice(0)) reject(error)
-    } finally {
-      this._starting--
+      fault = error
     }
+    this._starting--
+    if (!fault) return
+    if (this._all.size) this._fillLater()
+    // Nobody is left of those that may have been in its way.
+    else if (fault.beside) this._replace()
+    else for (const { reject } of this._waiting.splice(0)) reject(fault)
   }
 
   // Who waits has one of the slots that are there, unless another can be had before.
@@ -174,7 +179,7 @@ class Slots {
   async _import (child) {
     const order = this._order
     const log = new Log(order.max_log_size)
-    const beside = this._all.size - 1
+    let beside = this._all.size - 1
     let text
     let trace = null
     try {
@@ -194,14 +199,15 @@ class Slots {
         gone: `The import failed: ${error.message}`
       }[error.kind]
     }
+    beside = Math.max(beside, this._all.size - 1)
     // It says itself that it cannot be had beside this many slots, and was once beside as many: what
     // it is imported from is not what it was, and this worker has no other. One that may never be
     // there twice is served by a single slot.
-    if (trace !== null && Math.max(beside, this._all.size - 1) < this._most) {
+    if (trace !== null && beside < this._most) {
       console.error('The function cannot be imported any more: this worker ends.')
       this._lost()
     }
-    throw new Unimportable(text, log.text(trace === null ? text + '\n' : trace))
+    throw new Unimportable(text, log.text(trace === null ? text + '\n' : trace), beside)
   }
 }
 
