@@ -37,6 +37,8 @@ def serve(
         try:
             given = channel.receive(end)
         except (channel.Broken, OSError):
+            # The supervisor is gone, which would have ended what runs here.
+            processes.kill_below(own)
             os._exit(0)
         answer = _execute(entry, given, function.max_result_size)
         if os.getpid() != own:
