@@ -59,7 +59,7 @@ def expose(answer: Any, *arguments: Any, **options: Any) -> Callable[[F], F]:
             except wsme.exc.InvalidInput as error:
                 # Of an argument in the URL: what its type has said, and not what WSME makes of it.
                 raise exceptions.BadRequest(
-                    f"{error.fieldname}: {error.__context__}: {str(error.value)[:40]!r}."
+                    f"{error.fieldname}: {error.__context__}: {str(error.value)[:64]!r}."
                 ) from error
             except wsme.exc.ClientSideError as error:
                 raise exceptions.BadRequest(error.faultstring) from error
