@@ -337,8 +337,8 @@ class Loads:
         with contextlib.closing(client):
             # Asked for first, so that it may come while the rest is made ready.
             self._orchestrator.resize(row.runtime_id, row.id, memory=memory)
+            boot_id = client.meet()
             with self._store.pieces(code.package) as package:
-                boot_id = client.meet()
                 self._fit(row, memory)
                 patience = options.import_timeout + _MARGIN
                 client.load(boot_id, metadata, package, package.size, patience)

@@ -18,7 +18,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from pathlib import Path
 from typing import BinaryIO
 
@@ -106,9 +105,8 @@ class FileSystemStore:
 
     @contextlib.contextmanager
     def pieces(self, digest: str) -> Iterator["FilePieces"]:
-        with self._open(digest) as file, futures.ThreadPoolExecutor(1) as checker:
-            # Meanwhile the reader finds whom to send it to, and begins.
-            yield FilePieces(file, digest, checker.submit(_digest, file.fileno()))
+        with self._open(digest) as file:
+            yield FilePieces(file, digest)
 
     def stored(self) -> Iterator[str]:
         old = time.time() - _ABANDONED
@@ -222,35 +220,25 @@ class FileUpload:
 class FilePieces:
     """``Pieces`` of a file."""
 
-    def __init__(self, file: BinaryIO, digest: str, found: futures.Future[str]) -> None:
+    def __init__(self, file: BinaryIO, digest: str) -> None:
         self._file = file
         self._digest = digest
-        self._found = found
         self.size = os.fstat(file.fileno()).st_size
 
     def __iter__(self) -> Iterator[bytes]:
-        held = b""
+        found, held = hashlib.sha256(), b""
         while piece := self._read():
             if held:
                 yield held
+            found.update(piece)
             held = piece
-        if self._found.result() != self._digest:
+        if found.hexdigest() != self._digest:
             raise exceptions.PackageLost(self._digest, "is damaged")
         yield held
 
     def _read(self) -> bytes:
         with _away("read"):
             return self._file.read(_PIECE)
-
-
-def _digest(descriptor: int) -> str:
-    """Of a whole file, wherever others are reading it."""
-    found, at = hashlib.sha256(), 0
-    with _away("read"):
-        while piece := os.pread(descriptor, _PIECE, at):
-            found.update(piece)
-            at += len(piece)
-    return found.hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """Claims: who gets a worker of a pool, and which workers are let go."""
 
-import contextlib
 import datetime as dt
 import json
 import uuid
@@ -103,12 +102,11 @@ class World:
 
     def loader(self, conf: cfg.ConfigOpts) -> SimpleNamespace:
         """What takes workers to their functions, in the thread that looks."""
-        store = SimpleNamespace(pieces=contextlib.nullcontext)
         loads = Loads(
             conf,
             self.db,
             self.pool,  # type: ignore[arg-type]
-            store,  # type: ignore[arg-type]
+            None,  # type: ignore[arg-type]
             Clients(conf),
             Losses(),
             lambda _runtime_id: None,
