@@ -6,10 +6,8 @@ execution's id, and nobody else is.
 """
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from oslo_config import cfg
@@ -18,14 +16,14 @@ from oslo_utils import timeutils
 
 from qinling import context, exceptions
 from qinling.db import api as db_api
-from qinling.db import demands, executions, function_versions, functions, workers
+from qinling.db import demands, executions, functions, workers
 from qinling.execution import results
 from qinling.execution.clients import Clients
-from qinling.execution.line import Found, Line
+from qinling.execution.line import Line
+from qinling.execution.lines import Lines
 from qinling.execution.recorder import Recorder
 from qinling.execution.worker import Outcome, WorkerClient
-from qinling.orchestrator.routes import KEPT_FOR
-from qinling.states import ExecutionStatus, WorkerStatus
+from qinling.states import ExecutionStatus
 
 if TYPE_CHECKING:
     from qinling.rpc import EngineNotifier
@@ -42,18 +40,6 @@ _PATIENCE = 15.0
 _COME_BACK = 1.0
 # Times that an execution is accepted anew because its function has changed.
 _ATTEMPTS = 10
-# Lines that are kept; idle ones go when there are more, or when they were not used for longer than
-# their connections are.
-_LINES = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """What is run: a function at a version, at a revision."""
-
-    function_id: str
-    version: int
-    revision: int
 
 
 class Dispatcher:
@@ -71,15 +57,12 @@ class Dispatcher:
         owner: Callable[[], str],
     ) -> None:
         self._options = conf.execution
-        self._concurrency = conf.engine.function_concurrency
-        self._most = conf.engine.max_workers_per_function
         self._db = db
         self._engine = engine
         self._owner = owner
         self._clients = clients
         self._recorder = Recorder(db)
-        self._lock = threading.Lock()
-        self._lines: dict[Code, Line] = {}
+        self._lines = Lines(conf, db, clients, engine)
 
     def start(
         self, values: dict[str, Any], function: functions.Function, asked_by: context.RequestContext
@@ -90,7 +73,7 @@ class Dispatcher:
         :raises NotFound: the function, or the version, has gone.
         """
         for _ in range(_ATTEMPTS):
-            line = self._line(function, values["function_version"], asked_by)
+            line = self._lines.of(function, values["function_version"], asked_by)
             client = line.try_take()
             owned = {"owner": self._owner(), "worker_id": client.id if client else None}
             try:
@@ -153,7 +136,7 @@ class Dispatcher:
 
     def cancel(self, execution: executions.Execution) -> None:
         """Stop an execution where it runs, if it does, or where it waits for a worker."""
-        for line in self._lines_of(execution):
+        for line in self._lines.where(execution):
             line.end([execution.id])
         with self._client_of(execution) as client:
             if client is None:
@@ -219,7 +202,7 @@ class Dispatcher:
         """Send it, to one worker after the other until one runs it: that one, and what came."""
         deadline = time.monotonic() + self._options.start_timeout
         while True:
-            line = self._line(function, execution.function_version, asked_by)
+            line = self._lines.of(function, execution.function_version, asked_by)
             if client is None:
                 try:
                     client = line.take(deadline, execution.id)
@@ -414,71 +397,6 @@ class Dispatcher:
             return
         with contextlib.closing(client):
             yield client
-
-    def _line(
-        self, function: functions.Function, version: int, asked_by: context.RequestContext
-    ) -> Line:
-        code = Code(function.id, version, function.revision)
-        with self._lock:
-            line = self._lines.pop(code, None)
-            if line is None:
-                line = self._make_line(code, asked_by)
-            # Last in, and so the last of the idle ones to go.
-            self._lines[code] = line
-            line.used = time.monotonic()
-            self._drop_idle()
-            return line
-
-    def _lines_of(self, execution: executions.Execution) -> list[Line]:
-        """Where it may wait: its function may have had several revisions meanwhile."""
-        version = execution.function_id, execution.function_version
-        with self._lock:
-            return [
-                line
-                for code, line in self._lines.items()
-                if (code.function_id, code.version) == version
-            ]
-
-    def _make_line(self, code: Code, asked_by: context.RequestContext) -> Line:
-        def look(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
-            rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
-            ready = [row for row in rows if row.status is WorkerStatus.READY]
-            coming = sum(row.status is WorkerStatus.LOADING for row in rows)
-            if not ready and not coming:
-                # Nobody gets a worker for code that is old by now, or that no worker takes.
-                standing = self._db.read(demands.standing, code.function_id, code.version)
-                if standing is None or standing[0] != code.revision:
-                    raise exceptions.FunctionChanged(code.function_id)
-                if standing[1] is not None:
-                    raise exceptions.FunctionRefused(standing[1])
-                if code.version:
-                    # Nor for a version that has gone.
-                    self._db.read(function_versions.get, code.function_id, code.version)
-            clients = [known.get(row.id) or self._clients.of(row) for row in ready]
-            ended = set(waiting) - self._db.read(executions.running, waiting) if waiting else ()
-            return Found([client for client in clients if client is not None], coming, ended)
-
-        def want(number: int) -> None:
-            self._db.write(demands.raise_to, code.function_id, code.version, number)
-            line.noted = time.monotonic()
-            self._engine.update_function(asked_by, code.function_id)
-
-        line = Line(self._concurrency, self._most, look, want)
-        return line
-
-    def _drop_idle(self) -> None:
-        old = time.monotonic() - KEPT_FOR
-        for _ in range(len(self._lines)):
-            code, line = next(iter(self._lines.items()))
-            if len(self._lines) <= _LINES and line.used > old:
-                return
-            del self._lines[code]
-            if line.idle():
-                line.close()
-            else:
-                # Looked at again when those behind it were.
-                line.used = time.monotonic()
-                self._lines[code] = line
 
 
 def _come_back(error: exceptions.OrchestratorError) -> float:

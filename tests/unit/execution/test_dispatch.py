@@ -85,7 +85,7 @@ def test_an_execution_that_is_deleted_while_it_waits_for_a_worker_is_answered(
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         values = rows.asked(function)
         told = pool.submit(dispatcher.start, values, function, context.RequestContext())
-        (line,) = wait_until(lambda: list(dispatcher._lines.values()), 10, "its line")
+        (line,) = wait_until(lambda: list(dispatcher._lines._lines.values()), 10, "its line")
         wait_until(lambda: line._waiting, 10, "it waits")
         deleted = db.write(executions.delete, values["id"])
         assert deleted is not None
@@ -106,7 +106,7 @@ def test_all_who_wait_for_a_function_that_no_worker_takes_are_told_why_at_once(
         told = [
             pool.submit(dispatcher.start, rows.asked(function), function, caller) for _ in range(3)
         ]
-        (line,) = wait_until(lambda: list(dispatcher._lines.values()), 10, "their line")
+        (line,) = wait_until(lambda: list(dispatcher._lines._lines.values()), 10, "their line")
         wait_until(lambda: len(line._waiting) == 3 and line._looked_at > 0, 10, "they wait")
         db.write(demands.refuse, function.id, 0, function.revision, "it cannot be")
         answers = [each.result(10) for each in told]
@@ -248,7 +248,7 @@ def test_an_execution_that_has_gone_costs_no_place(
     gone = db.write(executions.create, values, function.revision)
     db.write(executions.remove, gone.id)
     assert dispatcher.run(gone, function, caller).status is ExecutionStatus.ERROR
-    line = dispatcher._line(function, 0, caller)
+    line = dispatcher._lines.of(function, 0, caller)
     assert line.try_take() is not None
     assert [seat.in_flight for seat in line._seats.values()] == [1]
 
@@ -292,7 +292,7 @@ def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
 ) -> None:
     """There may be thousands of functions, and each has workers only for a while."""
     caller = context.RequestContext()
-    left, busy, new = (dispatcher._line(rows.insert_function(db), 0, caller) for _ in range(3))
+    left, busy, new = (dispatcher._lines.of(rows.insert_function(db), 0, caller) for _ in range(3))
     clients = [
         WorkerClient("one", Direct("127.0.0.1:1"), b"", 1),
         WorkerClient("two", Direct("127.0.0.1:1"), b"", 1),
@@ -306,10 +306,10 @@ def test_a_line_that_nobody_uses_any_more_keeps_no_connection(
     clock = time.monotonic
     monkeypatch.setattr(time, "monotonic", lambda: clock() + 31)
     new.used = time.monotonic()
-    dispatcher._line(rows.insert_function(db), 0, caller)
+    dispatcher._lines.of(rows.insert_function(db), 0, caller)
     assert closed == [clients[0]]
-    assert left not in dispatcher._lines.values()
-    assert {busy, new} <= set(dispatcher._lines.values())
+    assert left not in dispatcher._lines._lines.values()
+    assert {busy, new} <= set(dispatcher._lines._lines.values())
 
 
 def test_that_workers_are_used_is_written_down_now_and_then_and_outlives_the_executions(
