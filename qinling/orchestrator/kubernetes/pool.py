@@ -69,6 +69,15 @@ class _Refused:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """How a worker ended that nobody was to end; ``version`` is the Deployment's, then."""
+
+    template: observe.Template
+    message: str
+    version: str
+
+
 class KubernetesOrchestrator:
     """Implements ``base.Orchestrator`` with one Deployment per pool."""
 
@@ -92,8 +101,8 @@ class KubernetesOrchestrator:
         self._hints = Hints(self._client, options.namespace)
         self._applied: dict[str, _Applied] = {}
         self._refused: dict[str, _Refused] = {}
-        # Of pools that are not whole: how a worker ended that nobody was to end, and its template.
-        self._lost: dict[str, tuple[observe.Template, str]] = {}
+        # Of pools that are not whole: how a worker ended that nobody was to end.
+        self._lost: dict[str, _Loss] = {}
 
     def start(self, notify: base.Notify) -> None:
         self._notify = notify
@@ -161,8 +170,7 @@ class KubernetesOrchestrator:
         lost = self._clear(spec.id, found, pods)
         hints = self._hints.of(spec.id, observe.starting(found, pods))
         state = observe.state(spec, found, pods, hints, lost=lost, overdue=self._is_overdue(found))
-        if state.ready:
-            self._lost.pop(spec.id, None)
+        self._recover(spec.id, found, state)
         cause = None if found is None or state.ready else found.refusal
         return replace(state, retry_in=self._waker.look(spec.id, cause))
 
@@ -403,10 +411,21 @@ class KubernetesOrchestrator:
         for one in observe.lost(pods):
             LOG.warning("Worker %s, pod %s, is lost: %s", one.uid, one.name, one.message)
             if found is not None and one.template == found.template:
-                self._lost[pool_id] = one.template, one.message
+                self._lost[pool_id] = _Loss(one.template, one.message, found.version)
             self._delete(self._pods, self._pods_path, one, "Background")
-        template, message = self._lost.get(pool_id, (None, ""))
-        return message if found is not None and template == found.template else ""
+        loss = self._lost.get(pool_id)
+        if loss is None or found is None or loss.template != found.template:
+            return ""
+        return loss.message
+
+    def _recover(self, pool_id: str, found: Deployment | None, state: base.PoolState) -> None:
+        """Forget what was lost once the pool is whole again.
+
+        A Deployment is whole, too, as long as its controller has not looked at the loss.
+        """
+        loss = self._lost.get(pool_id)
+        if loss and found and state.ready and found.version != loss.version:
+            del self._lost[pool_id]
 
     def _delete(
         self, seen: Seen[Any], path: str, one: Deployment | observe.Pod, propagation: str

@@ -201,7 +201,11 @@ def test_an_evicted_worker_is_told_while_another_one_is_not_there_yet(
     own_cluster.images["python3"] = IMAGES["deaf"]
     (lost, *_) = site.pod_names(runtime["id"])
     full = 'Usage of EmptyDir volume "tmp" exceeds the limit "64Mi". '
+    # The engine sees the end of the worker before the Deployment's controller does.
+    own_cluster.pause_controllers()
     own_cluster.evict(lost, site.namespace, full)
+    wait_until(lambda: lost not in site.pod_names(runtime["id"]), 60, "the lost worker gone")
+    own_cluster.pause_controllers(False)
     shown = site.wait_reason(runtime["id"], "a worker was lost: Evicted", full.strip())
     assert shown["status"] == "available"
     assert site.client.pool(runtime["id"]) == {"total": 2, "available": 1}
