@@ -12,6 +12,7 @@ History of the RPC version:
     1.0  create_runtime, update_runtime, delete_runtime (runtime_id)
     1.1  update_function, delete_function (function_id), execute (execution_id)
     1.2  delete_execution (execution_id)
+    1.3  claim (runtime_id)
 """
 
 import queue
@@ -39,7 +40,7 @@ from qinling import context, exceptions  # noqa: E402
 LOG = log.getLogger(__name__)
 
 TOPIC = "qinling-engine"
-VERSION = "1.2"
+VERSION = "1.3"
 
 # Casts that wait for a bus that is slow or away; more of them are dropped.
 _QUEUE_SIZE = 1000
@@ -47,7 +48,7 @@ _QUEUE_SIZE = 1000
 # take the interpreter from each other at each of their system calls. Who wants a
 # worker for a function waits for what comes of the cast.
 _HEAD_START = 0.005
-_AT_ONCE = "update_function"
+_AT_ONCE = "claim"
 # Seconds between attempts to start consuming while the bus is away at start.
 _CONNECT_PAUSE = 1.0
 
@@ -67,6 +68,8 @@ class EngineNotifier(Protocol):
     def update_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
 
     def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None: ...
+
+    def claim(self, asked_by: context.RequestContext, runtime_id: str) -> None: ...
 
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None: ...
 
@@ -130,6 +133,9 @@ class EngineClient:
 
     def delete_function(self, asked_by: context.RequestContext, function_id: str) -> None:
         self._cast(asked_by, "delete_function", function_id=function_id)
+
+    def claim(self, asked_by: context.RequestContext, runtime_id: str) -> None:
+        self._cast(asked_by, "claim", runtime_id=runtime_id)
 
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:
         self._cast(asked_by, "execute", execution_id=execution_id)
@@ -198,6 +204,9 @@ class _Endpoint:
 
     def delete_function(self, ctxt: context.RequestContext, function_id: str) -> None:
         self._engine.delete_function(ctxt, function_id)
+
+    def claim(self, ctxt: context.RequestContext, runtime_id: str) -> None:
+        self._engine.claim(ctxt, runtime_id)
 
     def execute(self, ctxt: context.RequestContext, execution_id: str) -> None:
         self._engine.execute(ctxt, execution_id)

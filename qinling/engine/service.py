@@ -110,6 +110,9 @@ class Engine:
         }:
             self._reconciler.add(Key(claims.KIND, runtime_id), asked_by)
 
+    def claim(self, asked_by: context.RequestContext, runtime_id: str) -> None:
+        self._reconciler.add(Key(claims.KIND, runtime_id), asked_by)
+
     def execute(self, asked_by: context.RequestContext, execution_id: str) -> None:
         self._executions.execute(execution_id, asked_by)
 

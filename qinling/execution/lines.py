@@ -56,7 +56,7 @@ class Lines:
         with self._lock:
             line = self._lines.pop(code, None)
             if line is None:
-                line = self._make(code, asked_by)
+                line = self._make(code, function.runtime_id, asked_by)
             # Last in, and so the last of the idle ones to go.
             self._lines[code] = line
             line.used = time.monotonic()
@@ -73,7 +73,8 @@ class Lines:
                 if (code.function_id, code.version) == version
             ]
 
-    def _make(self, code: Code, asked_by: context.RequestContext) -> Line:
+    def _make(self, code: Code, runtime_id: str | None, asked_by: context.RequestContext) -> Line:
+
         def look(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
             ready = [row for row in rows if row.status is WorkerStatus.READY]
@@ -95,7 +96,8 @@ class Lines:
         def want(number: int) -> None:
             self._db.write(demands.raise_to, code.function_id, code.version, number)
             line.noted = time.monotonic()
-            self._engine.update_function(asked_by, code.function_id)
+            if runtime_id is not None:
+                self._engine.claim(asked_by, runtime_id)
 
         line = Line(self._concurrency, self._most, look, want)
         return line

@@ -24,8 +24,12 @@ def common() -> None:
     """What holds for the import and for slots alike."""
     _lower(resource.RLIMIT_NOFILE, FILES)
     _lower(resource.RLIMIT_CORE, 0)
-    os.nice(_NICE)
     threading.stack_size(_STACK)
+
+
+def step_back() -> None:
+    """Before a function's own code runs: let the supervisor have the processor first."""
+    os.nice(_NICE)
 
 
 def limit_processes(*, for_good: bool = False) -> None:

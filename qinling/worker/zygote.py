@@ -6,7 +6,9 @@ to, and forks slots. Only what is forked from a zygote runs executions, so who
 kills its parent hits a zygote, which is replaced.
 
 Each follows one socket: a command, with the descriptors of the new process, is
-a message. Nobody answers: the new process greets over its own socket.
+a message. Nobody answers: the new process greets over its own socket. The first
+zygote is forked before its command comes, which it takes itself: with a function
+come those who wait for it.
 
 What zygotes and slots need is imported before the clean one is forked: each
 process has it then, and nobody waits for that while a function is loaded.
@@ -27,7 +29,6 @@ from typing import Any, NoReturn
 from qinling.worker import channel, limits, loading, processes, slot
 from qinling.worker.function import Function
 
-_END = "end"
 #: Bytes of a command, at most.
 _COMMAND = 65536
 
@@ -57,8 +58,8 @@ class CleanZygote:
 
     def end(self) -> None:
         """End it, in order, and wait for that: it removes the folder."""
-        with contextlib.suppress(OSError), self._control as control:
-            control.send(json.dumps(_END).encode())
+        self._control.close()
+        with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
 
 
@@ -80,17 +81,31 @@ class _ForGood(contextlib.AbstractContextManager[None]):
             os._exit(1)
 
 
+def _wait_ahead(control: socket.socket, run: Callable[[Any, list[int]], None]) -> None:
+    """Fork one that takes the first command itself; returns when it has, or has ended."""
+    taken, takes = os.pipe()
+    with contextlib.suppress(BlockingIOError):
+        if os.fork() == 0:
+            with _ForGood():
+                os.close(taken)
+                if (found := _receive(control)) is None:
+                    os._exit(0)
+                control.close()
+                os.close(takes)
+                run(*found)
+    os.close(takes)
+    os.read(taken, 1)
+    os.close(taken)
+
+
 def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> None:
-    """Fork for each command; returns when the supervisor is gone, or has said so."""
+    """Fork for each command; returns when the supervisor is gone, or has closed its end."""
     while True:
-        try:
-            message, ends, _, _ = socket.recv_fds(control, _COMMAND, 2)
-        except ConnectionError:
-            message = b""
-        if not message or (command := json.loads(message)) == _END:
+        if (found := _receive(control)) is None:
             # Killed, as it seems: nobody else is there to end what it has left.
             processes.kill_below(os.getpid())
             return
+        command, ends = found
         # Only here, before a fork: until then the supervisor must find a pid to be who it was.
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -103,6 +118,15 @@ def _follow(control: socket.socket, run: Callable[[Any, list[int]], None]) -> No
                     run(command, ends)
         for each in ends:
             os.close(each)
+
+
+def _receive(control: socket.socket) -> tuple[Any, list[int]] | None:
+    """The next command and its descriptors; None when there will be none."""
+    try:
+        message, ends, _, _ = socket.recv_fds(control, _COMMAND, 2)
+    except ConnectionError:
+        return None
+    return (json.loads(message), ends) if message else None
 
 
 def _be_clean(control: socket.socket, folder: str) -> None:
@@ -123,6 +147,7 @@ def _be_clean(control: socket.socket, folder: str) -> None:
     def be_zygote(command: Any, ends: list[int]) -> None:
         _be_zygote(socket.socket(fileno=ends[0]), ends[1], folder, command)
 
+    _wait_ahead(control, be_zygote)
     _follow(control, be_zygote)
     if os.path.exists(folder):
         shutil.rmtree(folder, ignore_errors=True)
@@ -143,6 +168,7 @@ def _be_zygote(control: socket.socket, log: int, folder: str, command: Any) -> N
     if command["imports"]:
         entry = _import(control, folder, function)
     else:
+        limits.step_back()
         os.chdir(folder)
         entry = None
     # Collections in a slot leave alone what it shares with others.
@@ -160,24 +186,25 @@ def _import(control: socket.socket, folder: str, function: Function) -> loading.
     """Says over the socket how it went: error or None, traceback, whether slots can be forked."""
     limits.grow_by(function.import_memory)
     limits.limit_processes()
-    loading.compile_until(folder, channel.waiter(control))
+    bytecode = loading.compile_until(folder, channel.waiter(control))
     try:
         channel.receive(control)
     except channel.Broken:
         # There is none: what was sent could not be unpacked.
         os._exit(0)
+    limits.step_back()
     # What that has left is not the function's.
     limits.grow_by(function.import_memory)
     os.chdir(folder)
     before = _alive()
     # Slots have in memory what is compiled here; on the disk it would serve nobody.
-    sys.dont_write_bytecode = True
+    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        entry = loading.load(folder, function.entry)
+        entry = loading.load(folder, function.entry, bytecode)
     except loading.Unimportable as fault:
         control.sendall(channel.pack([str(fault)[: channel.TEXT], fault.trace, False]))
         os._exit(0)
-    sys.dont_write_bytecode = False
+    sys.dont_write_bytecode = writes_none
     # Threads do not come along in a fork; sockets and children would be shared by all slots.
     limits.free_processes()
     control.sendall(channel.pack([None, "", _alive() == before]))

@@ -70,7 +70,7 @@ class _Nobody:
         raise AssertionError("a list changed something")
 
     update_runtime = create_runtime
-    delete_runtime = update_function = delete_function = execute = create_runtime
+    delete_runtime = update_function = delete_function = claim = execute = create_runtime
 
 
 @dataclass(frozen=True, slots=True)

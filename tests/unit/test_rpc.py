@@ -21,13 +21,15 @@ METHODS = (
     "delete_runtime",
     "update_function",
     "delete_function",
+    "claim",
     "execute",
 )
 
 
 def _argument(method: str) -> str:
     """The name of the id that a cast carries."""
-    return "execution_id" if method == "execute" else f"{method.partition('_')[2]}_id"
+    row = {"execute": "execution", "claim": "runtime"}.get(method) or method.partition("_")[2]
+    return f"{row}_id"
 
 
 class Bus:

@@ -33,6 +33,9 @@ class Engine:
     def delete_function(self, _asked_by: object, function_id: str) -> None:
         self.told.append(("delete function", function_id))
 
+    def claim(self, _asked_by: object, runtime_id: str) -> None:
+        self.told.append(("claim", runtime_id))
+
     def execute(self, _asked_by: object, execution_id: str) -> None:
         self.told.append(("execute", execution_id))
 

@@ -1,16 +1,17 @@
 """Functions whose import does what an import should not."""
 
 import itertools
+import os
+import signal
 import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
 
-from qinling.worker import loading
+from qinling.worker import loading, processes
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import MB, Worker
 
@@ -160,26 +161,46 @@ def test_what_is_forked_shares_what_the_import_has_made(worker: Worker) -> None:
 def test_what_is_there_is_compiled_while_the_rest_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    # As an image may have it.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     (tmp_path / "inner").mkdir()
     for name, source in (
-        ("inner/whole", "what = 'whole'"),
+        ("inner/whole", "what = 'ahead'"),
         ("part", "what = 'part'"),
         ("wrong", "def"),
         ("long", "#" * 100_000),
+        ("it", "import inner.whole, part\ndef main(): return inner.whole.what, part.what"),
     ):
         (tmp_path / f"{name}.py").write_text(source)
     asked = itertools.count()
-    loading.compile_until(str(tmp_path), lambda _: next(asked) == 10)
-    compiled = {path.name.partition(".")[0] for path in tmp_path.rglob("*.pyc")}
-    assert compiled == {"whole", "part"}
+    bytecode = loading.compile_until(str(tmp_path), lambda _: next(asked) == 10)
+    compiled = {Path(path).name.partition(".")[0] for path in bytecode}
+    assert compiled == {"whole", "part", "it"}
+    assert not list(tmp_path.rglob("*.pyc"))
+    # Only who takes what was compiled sees another text than this one.
+    whole = tmp_path / "inner" / "whole.py"
+    written = whole.stat()
+    whole.write_text("what = 'after'")
+    os.utime(whole, ns=(written.st_atime_ns, written.st_mtime_ns))
     (tmp_path / "part.py").write_text("what = 'part' + 'rest'")
-    for name, what in (("inner/whole", "whole"), ("part", "partrest")):
-        found: dict[str, str] = {}
-        code = SourceFileLoader("", str(tmp_path / f"{name}.py")).get_code("")
-        assert code is not None
-        exec(code, found)
-        assert found["what"] == what
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    entry = loading.load(str(tmp_path), "it.main", bytecode)
+    assert entry.call(None) == ("ahead", "partrest")
+
+
+def test_a_worker_does_without_the_process_that_waited_for_its_function(worker: Worker) -> None:
+    (clean,) = processes.children(worker.process.pid)
+    (waiting,) = wait_until(lambda: processes.children(clean), 10, "who waits")
+    os.kill(waiting, signal.SIGKILL)
+    # Else the command may still be sent to it.
+    wait_until(lambda: not _runs(waiting), 10, "its end")
+    assert worker.specialize(PID)["imported"]
+    assert worker.run()["status"] == "success"
+
+
+def _runs(pid: int) -> bool:
+    return bool(processes.resident(pid))
 
 
 def test_the_import_has_memory_of_its_own(worker: Worker) -> None:
