@@ -5,7 +5,6 @@ watcher, if it has none yet: it asks the database for workers, and for more of
 them, until it has a place itself; the others wait for what it finds.
 """
 
-import itertools
 import math
 import threading
 import time
@@ -16,12 +15,11 @@ from qinling import exceptions
 from qinling.execution.worker import WorkerClient
 
 # Seconds from the first look at the workers' rows to the second, by which no worker that was wanted
-# then can have its function. From there on it is looked often, for as long as a worker takes that
-# needs not wait for a free one, and then less and less often.
+# then can have its function. From there on it is looked less and less often: so that what a look
+# comes too late is a tenth of the wait, at most.
 _SOONEST = 0.02
 _LOOK_EVERY = 0.003
-_OFTEN = 27
-_SLOWER = 1.5
+_SLOWER = 1.1
 _LOOK_AT_MOST = 0.25
 # Seconds between two looks that are for those who wait, too: whether they have ended, in another
 # process. The first one is as late, as most have a place by then.
@@ -260,8 +258,7 @@ class Line:
 
 def _pauses() -> Iterator[float]:
     yield _SOONEST
-    yield from itertools.repeat(_LOOK_EVERY, _OFTEN)
     pause = _LOOK_EVERY
     while True:
-        pause = min(pause * _SLOWER, _LOOK_AT_MOST)
         yield pause
+        pause = min(pause * _SLOWER, _LOOK_AT_MOST)
