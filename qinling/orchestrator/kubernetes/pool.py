@@ -44,6 +44,8 @@ _STOP_TIMEOUT = 5.0
 # Connections that are kept beside those of the threads that reconcile: for the watches, for workers
 # that get their functions, and for runs of images.
 _MORE = 48
+# Seconds in which the controller of a Deployment sees that a worker was lost.
+_NOTICED = 10.0
 # Seconds that clocks may differ. What is said to have been applied after that has no time to fail.
 _SKEW = 3600
 _BACKGROUND = {"propagationPolicy": "Background"}
@@ -69,13 +71,16 @@ class _Refused:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Loss:
-    """How a worker ended that nobody was to end; ``version`` is the Deployment's, then."""
+    """How a worker ended that nobody was to end, since when that is known, and whether its
+    Deployment has been less than whole since.
+    """
 
     template: observe.Template
     message: str
-    version: str
+    since: float
+    noticed: bool = False
 
 
 class KubernetesOrchestrator:
@@ -170,7 +175,7 @@ class KubernetesOrchestrator:
         lost = self._clear(spec.id, found, pods)
         hints = self._hints.of(spec.id, observe.starting(found, pods))
         state = observe.state(spec, found, pods, hints, lost=lost, overdue=self._is_overdue(found))
-        self._recover(spec.id, found, state)
+        self._recover(spec.id, state.ready)
         cause = None if found is None or state.ready else found.refusal
         return replace(state, retry_in=self._waker.look(spec.id, cause))
 
@@ -411,20 +416,26 @@ class KubernetesOrchestrator:
         for one in observe.lost(pods):
             LOG.warning("Worker %s, pod %s, is lost: %s", one.uid, one.name, one.message)
             if found is not None and one.template == found.template:
-                self._lost[pool_id] = _Loss(one.template, one.message, found.version)
+                self._lost[pool_id] = _Loss(one.template, one.message, time.monotonic())
             self._delete(self._pods, self._pods_path, one, "Background")
         loss = self._lost.get(pool_id)
         if loss is None or found is None or loss.template != found.template:
             return ""
+        if not loss.noticed and time.monotonic() - loss.since > _NOTICED:
+            # It was made good before it was known here.
+            del self._lost[pool_id]
+            return ""
         return loss.message
 
-    def _recover(self, pool_id: str, found: Deployment | None, state: base.PoolState) -> None:
+    def _recover(self, pool_id: str, ready: bool) -> None:
         """Forget what was lost once the pool is whole again.
 
         A Deployment is whole, too, as long as its controller has not looked at the loss.
         """
         loss = self._lost.get(pool_id)
-        if loss and found and state.ready and found.version != loss.version:
+        if loss and not ready:
+            loss.noticed = True
+        elif loss and loss.noticed:
             del self._lost[pool_id]
 
     def _delete(

@@ -699,6 +699,31 @@ def test_a_worker_that_is_over_is_deleted_and_told_until_the_pool_is_whole(
     assert len(api.calls) == 2
 
 
+def test_a_lost_worker_is_told_though_its_deployment_was_written_to_before_it_was_seen_there(
+    make: Callable[..., KubernetesOrchestrator], templates: Templates
+) -> None:
+    driver = make(deployment(templates), pod(phase="Failed", reason="Evicted", message="full"))
+    assert driver.apply(SPEC).ready
+    driver._deployments.put(deployment(templates, version="101"))
+    assert driver.apply(SPEC).ready
+    half = {"replicas": 2, "availableReplicas": 1}
+    driver._deployments.put(deployment(templates, version="102", counts=half))
+    assert driver.apply(SPEC).reason == "a worker was lost: Evicted: full"
+
+
+def test_a_lost_worker_that_was_made_good_before_it_was_known_is_no_reason_later(
+    make: Callable[..., KubernetesOrchestrator], templates: Templates, now: list[float]
+) -> None:
+    lost = pod(phase="Failed", reason="Evicted", message="full")
+    driver = make(deployment(templates), lost)
+    assert driver.apply(SPEC).ready
+    driver._pods.drop(lost)
+    now[0] += 11
+    half = {"replicas": 2, "availableReplicas": 1}
+    driver._deployments.put(deployment(templates, version="101", counts=half))
+    assert driver.apply(SPEC).reason is None
+
+
 def test_workers_that_lost_their_deployment_are_removed_with_what_keeps_them(
     make: Callable[..., KubernetesOrchestrator], api: Api
 ) -> None:
