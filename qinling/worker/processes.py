@@ -89,9 +89,10 @@ def kill_below(pid: int, spared: Set[int] = frozenset()) -> None:
     Each is stopped before its children are looked for: one that forks as
     quickly as it can would have others by then, and leaves no processor to this
     one. As a signal takes a moment to arrive, the walk is made again until it
-    finds nobody new.
+    finds nobody new. Children are ended before their parents: should this process
+    be ended meanwhile, whoever ends it finds them still.
     """
-    stopped: set[int] = set()
+    stopped: dict[int, None] = {}
     size = -1
     while size != len(stopped):
         size = len(stopped)
@@ -99,9 +100,9 @@ def kill_below(pid: int, spared: Set[int] = frozenset()) -> None:
         for each in found:
             if each not in stopped:
                 _send(each, signal.SIGSTOP)
-                stopped.add(each)
+                stopped[each] = None
             found += children(each)
-    for each in stopped:
+    for each in reversed(stopped):
         _send(each, signal.SIGKILL)
 
 
