@@ -48,7 +48,7 @@ _QUEUE_SIZE = 1000
 # take the interpreter from each other at each of their system calls. Who wants a
 # worker for a function waits for what comes of the cast.
 _HEAD_START = 0.005
-_AT_ONCE = "claim"
+_AT_ONCE = ("claim", "update_function")
 # Seconds between attempts to start consuming while the bus is away at start.
 _CONNECT_PAUSE = 1.0
 
@@ -172,7 +172,7 @@ class EngineClient:
             if cast is None:
                 return
             asked_by, method, arguments = cast
-            if idle and method != _AT_ONCE:
+            if idle and method not in _AT_ONCE:
                 time.sleep(_HEAD_START)
             asked_by.update_store()
             try:

@@ -74,7 +74,6 @@ class Lines:
             ]
 
     def _make(self, code: Code, runtime_id: str | None, asked_by: context.RequestContext) -> Line:
-
         def look(known: dict[str, WorkerClient], waiting: Collection[str]) -> Found:
             rows = self._db.read(workers.serving, code.function_id, code.version, code.revision)
             ready = [row for row in rows if row.status is WorkerStatus.READY]

@@ -4,16 +4,12 @@ Runs in a zygote and in slots: here is user code. Nothing of the supervisor's is
 known to it.
 """
 
-import contextlib
 import errno
 import importlib
 import json
-import os
 import sys
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from qinling.worker import channel
@@ -21,10 +17,6 @@ from qinling.worker.function import DEPTH
 
 #: Characters of a traceback that are kept, its end.
 _TRACEBACK = 16384
-#: Seconds between two looks at what is there of a function.
-_LOOK = 0.001
-#: Bytes of a module that is compiled before it is known whether it is wanted: some milliseconds.
-_SOURCE = 65536
 _CO_VARKEYWORDS = 0x08
 _CO_COROUTINE = 0x80
 #: What a function is given beside its input: no session without Keystone.
@@ -84,81 +76,16 @@ def _arguments(given: str | None) -> tuple[list[str], dict[str, Any]]:
     return [given], {}
 
 
-def compile_until(folder: str, is_there: Callable[[float], bool]) -> dict[str, bytes]:
-    """Compile what is there of a function already, until all of it is.
-
-    One processor unpacks and another one compiles. An import makes its own bytecode of a module
-    that was not whole yet: that one had another size.
-
-    :param is_there: waits so many seconds for that.
-    :returns: the bytecode by the path at which Python looks for it. It stays in memory: to make
-        and remove a file takes as long as to compile a module.
-    """
-    made: dict[str, bytes] = {}
-    known: set[str] = set()
-    found: set[str] = set()
-    # Else it is not made at all: images often say that none is to be written.
-    writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        while not is_there(0 if found else _LOOK):
-            found = set(_sources(folder)) - known
-            known |= found
-            for path in found:
-                with contextlib.suppress(Exception):
-                    if os.path.getsize(path) <= _SOURCE:
-                        _Compiler(path, made).get_code("")
-                if is_there(0):
-                    break
-    sys.dont_write_bytecode = writes_none
-    return made
-
-
-class _Compiler(SourceFileLoader):
-    """Keeps bytecode in a dictionary."""
-
-    def __init__(self, path: str, made: dict[str, bytes]) -> None:
-        super().__init__("", path)
-        self._made = made
-
-    def set_data(self, path: str, data: Any, **_: Any) -> None:
-        self._made[path] = bytes(data)
-
-
-@contextlib.contextmanager
-def _offered(bytecode: Mapping[str, bytes]) -> Iterator[None]:
-    """Let imports find bytecode as if it were on the disk."""
-    read = SourceFileLoader.get_data
-
-    def get_data(self: SourceFileLoader, path: str) -> bytes:
-        found = bytecode.get(path)
-        return read(self, path) if found is None else found
-
-    SourceFileLoader.get_data = get_data  # type: ignore[method-assign,assignment]
-    try:
-        yield
-    finally:
-        # It is inherited.
-        del SourceFileLoader.get_data
-
-
-def _sources(folder: str) -> Iterator[str]:
-    for place, _, names in os.walk(folder):
-        yield from (os.path.join(place, name) for name in names if name.endswith(".py"))
-
-
-def load(folder: str, entry: str, bytecode: Mapping[str, bytes] | None = None) -> Entry:
+def load(folder: str, entry: str) -> Entry:
     """Import the entry's module from a folder.
 
-    :param bytecode: that was made of it ahead.
     :raises Unimportable: that fails, or there is no such function in it.
     """
     name, _, attribute = entry.rpartition(".")
     sys.path.insert(0, folder)
     sys.argv = [""]
     try:
-        with _offered(bytecode or {}):
-            module = importlib.import_module(name)
+        module = importlib.import_module(name)
     except BaseException as error:
         text = f"Module {name} cannot be imported: {type(error).__name__}: {error}"
         raise Unimportable(text, trace_of(error)) from None

@@ -71,7 +71,7 @@ def _unpack_entry(found: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: str, l
         os.makedirs(path, exist_ok=True)
         return left
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with found.open(entry) as source, open(path, "wb") as target:
+    with found.open(entry) as source, open(path, "xb") as target:
         while chunk := source.read(_CHUNK):
             left -= len(chunk)
             if left < 0:

@@ -126,7 +126,7 @@ class WorkerServer(ThreadingHTTPServer):
         try:
             package.unpack(archive, self._clean.folder, function.max_unpacked_size)
         except BaseException:
-            # Before its folder is removed: it may be writing there.
+            # Before its folder is removed: it is looking there.
             slots.close()
             shutil.rmtree(self._clean.folder, ignore_errors=True)
             raise

@@ -26,7 +26,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from qinling.worker import channel, limits, loading, processes, slot
+from qinling.worker import bytecode, channel, limits, loading, processes, slot
 from qinling.worker.function import Function
 
 #: Bytes of a command, at most.
@@ -84,11 +84,14 @@ class _ForGood(contextlib.AbstractContextManager[None]):
 def _wait_ahead(control: socket.socket, run: Callable[[Any, list[int]], None]) -> None:
     """Fork one that takes the first command itself; returns when it has, or has ended."""
     taken, takes = os.pipe()
-    with contextlib.suppress(BlockingIOError):
+    clean = os.getpid()
+    with contextlib.suppress(OSError):
         if os.fork() == 0:
             with _ForGood():
                 os.close(taken)
-                if (found := _receive(control)) is None:
+                found = _receive(control)
+                # The supervisor ends who is below the clean zygote, and nobody beside it.
+                if found is None or os.getppid() != clean:
                     os._exit(0)
                 control.close()
                 os.close(takes)
@@ -186,7 +189,7 @@ def _import(control: socket.socket, folder: str, function: Function) -> loading.
     """Says over the socket how it went: error or None, traceback, whether slots can be forked."""
     limits.grow_by(function.import_memory)
     limits.limit_processes()
-    bytecode = loading.compile_until(folder, channel.waiter(control))
+    made = bytecode.make_until(folder, channel.waiter(control))
     try:
         channel.receive(control)
     except channel.Broken:
@@ -197,10 +200,11 @@ def _import(control: socket.socket, folder: str, function: Function) -> loading.
     limits.grow_by(function.import_memory)
     os.chdir(folder)
     before = _alive()
+    bytecode.offer(made)
     # Slots have in memory what is compiled here; on the disk it would serve nobody.
     writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        entry = loading.load(folder, function.entry, bytecode)
+        entry = loading.load(folder, function.entry)
     except loading.Unimportable as fault:
         control.sendall(channel.pack([str(fault)[: channel.TEXT], fault.trace, False]))
         os._exit(0)

@@ -2,16 +2,18 @@
 
 import itertools
 import os
+import py_compile
 import signal
 import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
 
-from qinling.worker import loading, processes
+from qinling.worker import bytecode, loading, processes
 from tests.fixtures.process import wait_until
 from tests.fixtures.worker import MB, Worker
 
@@ -163,30 +165,77 @@ def test_what_is_there_is_compiled_while_the_rest_comes(
 ) -> None:
     # As an image may have it.
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    (tmp_path / "inner").mkdir()
-    for name, source in (
-        ("inner/whole", "what = 'ahead'"),
-        ("part", "what = 'part'"),
-        ("wrong", "def"),
-        ("long", "#" * 100_000),
-        ("it", "import inner.whole, part\ndef main(): return inner.whole.what, part.what"),
-    ):
-        (tmp_path / f"{name}.py").write_text(source)
+    for name, value in (("path", list(sys.path)), ("argv", sys.argv)):
+        monkeypatch.setattr(sys, name, value)
+    monkeypatch.setattr(SourceFileLoader, "get_data", SourceFileLoader.get_data)
+
+    def write(name: str, source: str, *, at: float = 1e9) -> Path:
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(source)
+        os.utime(path, (at, at))
+        return path
+
+    for name in ("inner/whole", "part", "replaced", "brought"):
+        write(name, "what = 'ahead'")
+    write("wrong", "def")
+    write("long", "#" * 100_000)
+    write("coming", "")
+    write(
+        "it",
+        "import inner.whole, part, replaced, brought\n"
+        "def main(): return [m.what for m in (inner.whole, part, replaced, brought)]",
+    )
     asked = itertools.count()
-    bytecode = loading.compile_until(str(tmp_path), lambda _: next(asked) == 10)
-    compiled = {Path(path).name.partition(".")[0] for path in bytecode}
-    assert compiled == {"whole", "part", "it"}
+    made = bytecode.make_until(str(tmp_path), lambda _: next(asked) == 12)
+    compiled = {Path(path).name.partition(".")[0] for path in made}
+    assert compiled == {"whole", "part", "replaced", "brought", "it"}
     assert not list(tmp_path.rglob("*.pyc"))
     # Only who takes what was compiled sees another text than this one.
-    whole = tmp_path / "inner" / "whole.py"
-    written = whole.stat()
-    whole.write_text("what = 'after'")
-    os.utime(whole, ns=(written.st_atime_ns, written.st_mtime_ns))
-    (tmp_path / "part.py").write_text("what = 'part' + 'rest'")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    entry = loading.load(str(tmp_path), "it.main", bytecode)
-    assert entry.call(None) == ("ahead", "partrest")
+    write("inner/whole", "what = 'after'")
+    write("part", "what = 'part' + 'rest'")
+    write("replaced", "what = 'after'", at=1e9 + 1e-3)
+    brought = write("brought", "what = 'after'")
+    py_compile.compile(str(brought))
+    bytecode.offer(made)
+    entry = loading.load(str(tmp_path), "it.main")
+    assert entry.call(None) == ["ahead", "partrest", "after", "after"]
+
+
+def test_what_is_compiled_ahead_has_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        (tmp_path / f"large_{number}.py").write_text("what = " + " + ".join(["b'0' * 4000"] * 500))
+    monkeypatch.setattr(bytecode, "_MOST", 3 << 20)
+    asked = itertools.count()
+    made = bytecode.make_until(str(tmp_path), lambda _: next(asked) == 100)
+    sizes = [len(each.content) for each in made.values()]
+    assert sum(sizes) > 3 << 20
+
+
+def test_a_loader_that_compiles_in_its_own_way_is_left_to_it(worker: Worker) -> None:
+    worker.specialize(
+        {
+            "main.py": (
+                "import importlib.util, pathlib\n"
+                "from importlib.machinery import SourceFileLoader\n"
+                "class Loader(SourceFileLoader):\n"
+                "    def source_to_code(self, data, path, **more):\n"
+                "        return super().source_to_code(data.replace(b'raw', b'cooked'), path)\n"
+                "loader = Loader('dish', str(pathlib.Path(__file__).parent / 'dish.py'))\n"
+                "spec = importlib.util.spec_from_loader('dish', loader)\n"
+                "dish = importlib.util.module_from_spec(spec)\n"
+                "loader.exec_module(dish)\n"
+                "def main(): return dish.what\n"
+            ),
+            "dish.py": "what = 'raw'\n",
+            # So that there is time to compile that.
+            "data.bin": bytes(20 << 20),
+        },
+        max_unpacked_size=64 * MB,
+    )
+    assert worker.run()["output"] == "cooked"
 
 
 def test_a_worker_does_without_the_process_that_waited_for_its_function(worker: Worker) -> None:
@@ -197,6 +246,16 @@ def test_a_worker_does_without_the_process_that_waited_for_its_function(worker: 
     wait_until(lambda: not _runs(waiting), 10, "its end")
     assert worker.specialize(PID)["imported"]
     assert worker.run()["status"] == "success"
+
+
+def test_no_function_runs_where_its_supervisor_would_not_end_it(worker: Worker) -> None:
+    (clean,) = processes.children(worker.process.pid)
+    (waiting,) = wait_until(lambda: processes.children(clean), 10, "who waits")
+    os.kill(clean, signal.SIGKILL)
+    wait_until(lambda: not _runs(clean), 10, "its end")
+    assert not worker.specialize(PID)["imported"]
+    wait_until(lambda: not _runs(waiting), 10, "the end of who waited")
+    assert worker.process.wait(20) == 1
 
 
 def _runs(pid: int) -> bool:
