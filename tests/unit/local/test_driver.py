@@ -60,8 +60,8 @@ def test_a_wrapped_worker_goes_with_all_that_it_wraps(
 ) -> None:
     orchestrator, wanted = make(bound), spec("wrapped", size=2)
     settle(orchestrator, wanted)
-    # The shell, the server and the zygote that it forks, and where it is bound its guard.
-    assert len(pids(tmp_path)) == 2 * (4 if bound else 3)
+    # The shell, the server and its two zygotes, and where it is bound its guard.
+    assert len(pids(tmp_path)) == 2 * (5 if bound else 4)
     remove(orchestrator, wanted.id)
     assert pids(tmp_path) == set()
 
@@ -247,7 +247,7 @@ def test_bound_workers_have_their_grace_and_are_then_killed(make: Make, tmp_path
     orchestrator = make(bound=True, shutdown_grace=0.5)
     for image in ("python3", "wrapped", "stubborn"):
         orchestrator.apply(spec(image))
-    wait_until(lambda: len(pids(tmp_path)) == 2 + 4 + 3, 20, "all of them")
+    wait_until(lambda: len(pids(tmp_path)) == 3 + 5 + 3, 20, "all of them")
     began = time.monotonic()
     orchestrator.stop()
     assert pids(tmp_path) == set()
