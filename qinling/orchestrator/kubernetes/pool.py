@@ -23,6 +23,7 @@ from qinling.orchestrator.kubernetes.claims import Claims
 from qinling.orchestrator.kubernetes.client import Client
 from qinling.orchestrator.kubernetes.following import Following
 from qinling.orchestrator.kubernetes.hints import Hints
+from qinling.orchestrator.kubernetes.lost import Lost
 from qinling.orchestrator.kubernetes.manifests import Manifest
 from qinling.orchestrator.kubernetes.nodes import Nodes
 from qinling.orchestrator.kubernetes.observe import Deployment
@@ -44,8 +45,6 @@ _STOP_TIMEOUT = 5.0
 # Connections that are kept beside those of the threads that reconcile: for the watches, for workers
 # that get their functions, and for runs of images.
 _MORE = 48
-# Seconds in which the controller of a Deployment sees that a worker was lost.
-_NOTICED = 10.0
 # Seconds that clocks may differ. What is said to have been applied after that has no time to fail.
 _SKEW = 3600
 _BACKGROUND = {"propagationPolicy": "Background"}
@@ -71,18 +70,6 @@ class _Refused:
     until: float
 
 
-@dataclass(slots=True)
-class _Loss:
-    """How a worker ended that nobody was to end, since when that is known, and whether its
-    Deployment has been less than whole since.
-    """
-
-    template: observe.Template
-    message: str
-    since: float
-    noticed: bool = False
-
-
 class KubernetesOrchestrator:
     """Implements ``base.Orchestrator`` with one Deployment per pool."""
 
@@ -104,10 +91,9 @@ class KubernetesOrchestrator:
             self._client, options.namespace, self._templates.network_policy(), self._relist
         )
         self._hints = Hints(self._client, options.namespace)
+        self._lost = Lost()
         self._applied: dict[str, _Applied] = {}
         self._refused: dict[str, _Refused] = {}
-        # Of pools that are not whole: how a worker ended that nobody was to end.
-        self._lost: dict[str, _Loss] = {}
 
     def start(self, notify: base.Notify) -> None:
         self._notify = notify
@@ -172,10 +158,11 @@ class KubernetesOrchestrator:
                 return _unlike(spec, found, refusal.reason, failed=failed, retry_in=pause)
             found = self._find(spec.id)
         pods = self._pods.of(spec.id)
-        lost = self._clear(spec.id, found, pods)
+        self._clear(spec.id, found, pods)
+        lost = self._lost.message(spec.id, found)
         hints = self._hints.of(spec.id, observe.starting(found, pods))
         state = observe.state(spec, found, pods, hints, lost=lost, overdue=self._is_overdue(found))
-        self._recover(spec.id, state.ready)
+        self._lost.see(spec.id, whole=state.ready)
         cause = None if found is None or state.ready else found.refusal
         return replace(state, retry_in=self._waker.look(spec.id, cause))
 
@@ -411,32 +398,13 @@ class KubernetesOrchestrator:
         self._forget(pool_id)
         return True
 
-    def _clear(self, pool_id: str, found: Deployment | None, pods: Collection[observe.Pod]) -> str:
-        """Delete the workers that are over; how one of the present template has ended, or ""."""
+    def _clear(self, pool_id: str, found: Deployment | None, pods: Collection[observe.Pod]) -> None:
+        """Delete the workers that are over."""
         for one in observe.lost(pods):
             LOG.warning("Worker %s, pod %s, is lost: %s", one.uid, one.name, one.message)
             if found is not None and one.template == found.template:
-                self._lost[pool_id] = _Loss(one.template, one.message, time.monotonic())
+                self._lost.add(pool_id, one)
             self._delete(self._pods, self._pods_path, one, "Background")
-        loss = self._lost.get(pool_id)
-        if loss is None or found is None or loss.template != found.template:
-            return ""
-        if not loss.noticed and time.monotonic() - loss.since > _NOTICED:
-            # It was made good before it was known here.
-            del self._lost[pool_id]
-            return ""
-        return loss.message
-
-    def _recover(self, pool_id: str, ready: bool) -> None:
-        """Forget what was lost once the pool is whole again.
-
-        A Deployment is whole, too, as long as its controller has not looked at the loss.
-        """
-        loss = self._lost.get(pool_id)
-        if loss and not ready:
-            loss.noticed = True
-        elif loss and loss.noticed:
-            del self._lost[pool_id]
 
     def _delete(
         self, seen: Seen[Any], path: str, one: Deployment | observe.Pod, propagation: str
@@ -451,7 +419,7 @@ class KubernetesOrchestrator:
             seen.forget(one.name, one.uid)
 
     def _forget(self, pool_id: str) -> None:
-        self._lost.pop(pool_id, None)
+        self._lost.forget(pool_id)
         self._applied.pop(pool_id, None)
         self._refused.pop(pool_id, None)
         self._hints.forget(pool_id)
