@@ -18,7 +18,7 @@ _LOOK = 0.001
 #: Bytes of a module that is compiled before it is known whether it is wanted: some milliseconds.
 #: Such a file is written at once.
 _SOURCE = 65536
-#: Bytes of bytecode, about: the memory is the import's.
+#: Bytes of bytecode from which on no more is made: the memory is the import's.
 _MOST = 16 << 20
 
 
@@ -43,6 +43,7 @@ def make_until(folder: str, is_there: Callable[[float], bool]) -> dict[str, Made
     :returns: bytecode by the path at which Python looks for it.
     """
     made: dict[str, Made] = {}
+    size = 0
     known: set[str] = set()
     found: list[tuple[str, os.stat_result]] = []
     # Else none is made.
@@ -50,14 +51,15 @@ def make_until(folder: str, is_there: Callable[[float], bool]) -> dict[str, Made
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         while not is_there(0 if found else _LOOK):
-            full = sum(len(each.content) for each in made.values()) > _MOST
-            found = [] if full else _sources(folder, known)
+            found = _sources(folder, known) if size < _MOST else []
             for path, status in found:
                 known.add(path)
-                with contextlib.suppress(Exception):
-                    if status.st_size <= _SOURCE:
-                        _Maker(path, _written(status), made).get_code("")
-                if is_there(0):
+                if status.st_size <= _SOURCE:
+                    maker = _Maker(path, _written(status), made)
+                    with contextlib.suppress(Exception):
+                        maker.get_code("")
+                    size += maker.size
+                if size >= _MOST or is_there(0):
                     break
     sys.dont_write_bytecode = writes_none
     return made
@@ -90,9 +92,12 @@ class _Maker(SourceFileLoader):
         super().__init__("", path)
         self._written = written
         self._made = made
+        #: Bytes of what it has made.
+        self.size = 0
 
     def set_data(self, path: str, data: Any, **_: Any) -> None:
         self._made[path] = Made(self.path, self._written, bytes(data))
+        self.size = len(data)
 
 
 def _sources(folder: str, known: set[str]) -> list[tuple[str, os.stat_result]]:

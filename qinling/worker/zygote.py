@@ -85,6 +85,7 @@ def _wait_ahead(control: socket.socket, run: Callable[[Any, list[int]], None]) -
     """Fork one that takes the first command itself; returns when it has, or has ended."""
     taken, takes = os.pipe()
     clean = os.getpid()
+    # Without one the first command is followed as any other.
     with contextlib.suppress(OSError):
         if os.fork() == 0:
             with _ForGood():
