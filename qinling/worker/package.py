@@ -71,7 +71,9 @@ def _unpack_entry(found: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: str, l
         os.makedirs(path, exist_ok=True)
         return left
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with found.open(entry) as source, open(path, "xb") as target:
+    if os.path.lexists(path):
+        raise Malformed(f"the package has two entries of one name: {name!r}")
+    with found.open(entry) as source, open(path, "wb") as target:
         while chunk := source.read(_CHUNK):
             left -= len(chunk)
             if left < 0:

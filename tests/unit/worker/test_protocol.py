@@ -132,6 +132,7 @@ def lying() -> bytes:
         (pack({"main.py": b"0" * (17 * MB)}), "max_unpacked_size"),
         (lying(), "zip"),
         (archive(("main.py", "x"), ("main.py/inner", "x")), "unpacked"),
+        (archive(("main.py", "x"), ("./main.py", "y")), "two entries of one name"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
