@@ -93,6 +93,9 @@ async function unpackEntry (zip, entry, folder, left) {
     fs.mkdirSync(target, { recursive: true })
     return 0
   }
+  if (fs.existsSync(target)) {
+    throw new Refusal(400, `the package has two entries of one name: ${shown}`)
+  }
   const content = await contentOf(zip, entry, left)
   fs.mkdirSync(path.dirname(target), { recursive: true })
   fs.writeFileSync(target, content, { mode: entry.mode & 0o100 ? 0o755 : 0o644 })

@@ -341,6 +341,14 @@ def test_every_entry_that_the_api_takes_is_taken_and_a_zip_with_something_before
     assert worker.run()["output"] == "here"
 
 
+def test_a_package_with_a_name_twice_is_refused(make: Make) -> None:
+    program = [find_executable("node"), str(SERVER / "main.js")]
+    worker = make(program=program, PATH=os.defpath)
+    files = {"main.js": "exports.main = () => 1", "./main.js": "exports.main = () => 2"}
+    status, answer = worker.give(worker.order("main.main", **BOUNDS), pack(files))
+    assert (status, "two entries of one name" in answer["error"]) == (400, True)
+
+
 def test_a_server_that_is_killed_leaves_no_slot(start: Make) -> None:
     worker = start()
     settle(worker)
